@@ -16,6 +16,7 @@ from tests.conftest import StartRelay
 from tests.support.binance_oracle import BinanceOracle
 from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.contracts import check_event
+from tests.support.raw_socket import HANDSHAKE, RawClient, masked, parsed
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
@@ -188,6 +189,32 @@ async def test_a_message_that_is_too_long_ends_the_connection(relay_with: StartR
     await client.socket.send_str(text.ljust(MESSAGE_BYTES + 1))
     assert (await client.socket.receive(LONGEST_WAIT_S)).type is aiohttp.WSMsgType.CLOSE
     assert client.socket.close_code == 1009
+
+
+@pytest.mark.usefixtures("way")
+async def test_what_comes_right_behind_the_handshake_is_answered_after_what_the_address_names(
+    sandbox: Sandbox, relay_with: StartRelay
+) -> None:
+    # While the list is not known yet, streams are waited for.
+    sandbox.binance.faults.delay_rest(0.5)
+    relay = await relay_with()
+    requests = [{"method": "LIST_SUBSCRIPTIONS", "id": 1},
+                {"method": "UNSUBSCRIBE", "params": ["btcusdt@kline_1h"], "id": 2},
+                {"method": "LIST_SUBSCRIPTIONS", "id": 3}]  # fmt: skip
+    client = RawClient(relay.url)
+    path = b"/stream?streams=btcusdt@kline_1h/ethusdt@kline_1h"
+    handshake = HANDSHAKE.replace(HANDSHAKE.split(b" ")[1], path)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client.socket, client.address)
+    await loop.sock_sendall(client.socket, handshake + b"".join(masked(orjson.dumps(one)) for one in requests))
+    said = bytearray()
+    while b'"id":3' not in said:
+        said += await loop.sock_recv(client.socket, 4096)
+    client.close()
+    answers = [one for one in parsed(said.partition(b"\r\n\r\n")[2]) if "id" in one]
+    assert [one["result"] for one in answers] == [
+        ["btcusdt@kline_1h", "ethusdt@kline_1h"], None, ["ethusdt@kline_1h"]
+    ]  # fmt: skip
 
 
 async def test_a_text_that_cannot_be_written_again_is_no_request(

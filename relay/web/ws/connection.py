@@ -101,8 +101,9 @@ class Connection(EndingConnection):
         self._heard_at = now
         self._pinged_at = now
 
-    def begin(self, request: web.Request) -> None:
-        """Do what the client wants with its handshake already."""
+    def begin(self, request: web.Request) -> Rest | None:
+        """Return what the client wants with its handshake already; to be done before its first message is answered."""
+        return None
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""

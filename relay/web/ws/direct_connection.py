@@ -103,6 +103,11 @@ class DirectConnection(Connection, MessageProtocol):
             self._reader = None
         return True
 
+    def do_first(self, rest: Rest | None) -> None:
+        """Do this before any message is answered."""
+        if rest is not None:
+            self._begin_inbox(rest)
+
     def _begin_inbox(self, rest: Rest | None, *waiting: Received) -> None:
         self._inbox = deque(waiting)
         self.spawn(self._work_off(rest, self._inbox))

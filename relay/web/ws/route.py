@@ -199,13 +199,13 @@ async def serve(
     if inlet is not None and inlet.may_hand_over:
         direct = direct_type(clients.context, clients, transport, caller, ws)
         clients.came(direct)
+        # Behind the handshake there may be messages already.
+        direct.do_first(direct.begin(request))
         inlet.hand_over(direct)
-        direct.begin(request)
         return SENT
     connection = other_type(clients.context, clients, transport, caller, ws)
     clients.came(connection)
-    connection.begin(request)
-    await connection.serve(request, ws)
+    await connection.serve(request, ws, connection.begin(request))
     return ws
 
 

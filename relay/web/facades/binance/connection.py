@@ -56,7 +56,7 @@ class BinanceConnection(Connection):
     message_bytes: ClassVar[int] = MESSAGE_BYTES
     usual_streams: ClassVar[int] = STREAMS
 
-    def begin(self, request: web.Request) -> None:
+    def begin(self, request: web.Request) -> Rest | None:
         """Subscribe to the streams that the address names."""
         path = without_token(request.path)
         self._market = USDM if path.startswith(USDM_STREAMS) else SPOT
@@ -68,10 +68,11 @@ class BinanceConnection(Connection):
         given = request.query.get("streams", "") if is_combined else path.partition("/ws/")[2]
         # Some programs connect with a number, which names no stream.
         names = [name for name in given.split("/") if "@" in name or name.startswith("!")]
-        if names:
-            names = [*dict.fromkeys(names)]
-            self._spend_on(len(names))
-            self.spawn(self._subscribe_later(names, None, is_asked=False))
+        if not names:
+            return None
+        names = [*dict.fromkeys(names)]
+        self._spend_on(len(names))
+        return partial(self._subscribe_later, names, None, is_asked=False)
 
     def _spend_on(self, streams: int) -> None:
         if more := streams // STREAMS_PER_REQUEST:
