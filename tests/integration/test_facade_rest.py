@@ -136,6 +136,18 @@ async def test_klines_of_another_time_zone_are_passed_on(relay: Running, sandbox
     assert kline_calls(sandbox) == asked + 1
 
 
+async def test_the_newest_klines_of_a_pair_that_was_delisted_take_a_few_requests(
+    sandbox: Sandbox, relay: Running
+) -> None:
+    # A year and a half before its end some are known.
+    await klines(relay, symbol="NKNUSDT", startTime=1_704_067_200_000, limit=10)
+    asked = kline_calls(sandbox)
+    answer = await klines(relay, symbol="NKNUSDT", limit=500)
+    truth = BinanceOracle(sandbox).ask("/api/v3/klines?symbol=NKNUSDT&interval=1m&limit=500")
+    assert (answer.status, answer.body) == (200, truth.body)
+    assert kline_calls(sandbox) - asked <= 25
+
+
 async def test_an_interval_that_the_relay_makes_itself_and_another_providers_symbol_are_unknown(relay: Running) -> None:
     assert refusal(await klines(relay, interval="10m")) == (400, -1120)
     for symbol in ("EURUSD", "EUR.USD", "NOPEUSDT"):
