@@ -342,6 +342,19 @@ async def test_the_token_is_in_the_address(relay_with: StartRelay, connect: Conn
         await client.event()
 
 
+async def test_many_names_count_as_many_requests_unless_they_are_repeated(
+    relay_with: StartRelay, connect: Connect
+) -> None:
+    relay = await relay_with(max_requests_per_second=2)
+    client = await connect(relay.url, "/ws")
+    names = [f"nope{number}usdt@kline_1m" for number in range(50)]
+    for _ in range(5):
+        assert (await client.ask("SUBSCRIBE", *names))["result"] is None
+    # Of 20 requests 10 and 5 are used; these are 10 and 1 more.
+    assert (await client.ask("UNSUBSCRIBE", *names))["result"] is None
+    assert "2 requests per second" in (await client.ask("LIST_SUBSCRIPTIONS"))["error"]["msg"]
+
+
 async def test_too_many_requests_and_too_much_nonsense_end_the_connection(
     relay_with: StartRelay, connect: Connect
 ) -> None:

@@ -92,9 +92,7 @@ class BinanceConnection(Connection):
             if method in _COUNTED_AS:
                 self._all_of_them.requests[_COUNTED_AS[method]] += 1
             if method == "SUBSCRIBE":
-                names = [name for name in self._names_in(params) if name not in self._names]
-                # Programs repeat all that they have for each stream more.
-                self._spend_on(len(names))
+                names = [name for name in self._names_in(params, are_repeated=True) if name not in self._names]
                 return partial(self._subscribe_later, names, identity)
             self._say({"result": self._result(method, params), "id": identity})
         except VenueFault as fault:
@@ -132,13 +130,17 @@ class BinanceConnection(Connection):
                 self._context.hub.subscribe(self.subscriber, stream, self._options)
         return None
 
-    def _names_in(self, params: object) -> list[str]:
-        """Return the stream names of a request, each once. Raises `VenueFault` for what is none."""
+    def _names_in(self, params: object, *, are_repeated: bool = False) -> list[str]:
+        """Return the stream names of a request, each once, and count them. Raises `VenueFault` for what is none.
+
+        Those that the client has cost nothing if they `are_repeated`: programs name all of them for each stream more.
+        """
         if not isinstance(params, list) or not params:
             raise VenueFault(INVALID, "Invalid request: missing field `params`")
-        for name in params:
-            is_had = isinstance(name, str) and name in self._names
-            if not is_had and stream_name(name).kind is NameKind.NOTHING:
+        others = [name for name in params if not (isinstance(name, str) and name in self._names)]
+        self._spend_on(len(others if are_repeated else params))
+        for name in others:
+            if stream_name(name).kind is NameKind.NOTHING:
                 raise VenueFault(INVALID, "Invalid request: invalid stream")
         return [*dict.fromkeys(params)]
 
