@@ -78,7 +78,8 @@ REST_SCHEMAS: dict[str, Schema] = {
         "type": "array",
         "description": "A candle: " + ", ".join(name for name, _ in _KLINE_VALUES) + ".",
         "prefixItems": [{**schema, "title": name} for name, schema in _KLINE_VALUES],
-        "items": False,
+        # There are no others; generators of clients do not know `false` here.
+        "items": {"type": ["integer", "string"]},
         "minItems": len(_KLINE_VALUES),
         "maxItems": len(_KLINE_VALUES),
     },
