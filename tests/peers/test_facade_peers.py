@@ -153,6 +153,20 @@ async def test_unicorn_binance_websocket_api() -> None:
     assert {"ethusdt@kline_1s", "solusdt@kline_1s"} <= set(said["others"])
 
 
+async def test_unicorn_binance_websocket_api_with_hundreds_of_streams() -> None:
+    # It names them all in one message.
+    python = await prepared("unicorn-binance-websocket-api==2.16.1")
+    async with Sandbox(extra_symbols=30) as sandbox:
+        relay = await start_relay(sandbox, max_streams=4000)
+        try:
+            markets = [symbol.lower() for symbol in sandbox.binance.market.crypto if symbol.isascii()][-25:]
+            said = await run(python, "unicorn_many_client", *addresses(relay), ",".join(markets), timeout_s=150)
+            assert len(sandbox.binance.subscribed) == said["wanted"] == 350
+        finally:
+            await relay.close()
+    assert (len(said["told"]), said["faults"]) == (350, [])
+
+
 async def test_nautilus_trader() -> None:
     python = await prepared("nautilus_trader==1.221.0")
     async with served() as (relay, sandbox):
