@@ -29,7 +29,8 @@ class Door(NamedTuple):
     """Where one plugin comes in, before it is imported: `find` does that.
 
     `name` is what its provider is called, as far as that is known before. `distribution` and `version` are of the
-    package that it is installed with, "" where there is none.
+    package that it is installed with, "" where there is none. With `waits` it is switched off until the configuration
+    says anything about it.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Door(NamedTuple):
     name: str
     version: str = ""
     distribution: str = ""
+    waits: bool = False
 
     def __str__(self) -> str:
         return f"{self.source} of {self.distribution} {self.version}" if self.distribution else self.source
@@ -66,8 +68,17 @@ def installed() -> Iterator[Door]:
     yield from sorted(doors, key=lambda door: door.distribution)
 
 
+IF_CONFIGURED = "if configured"
+
+
 def builtin(plugin: object) -> Door:
-    """Return the door of what is delivered with the relay: an object, or a text `package.name:Class`."""
+    """Return the door of what is delivered with the relay: an object, or a text `package.name:Class`.
+
+    A pair of such a text and `IF_CONFIGURED` is one that waits to be configured.
+    """
+    if isinstance(plugin, tuple):
+        text, when = plugin
+        return builtin(text)._replace(waits=when == IF_CONFIGURED)
     if isinstance(plugin, str):
         _, _, path = plugin.partition(":")
         return Door(f"builtin:{path}", partial(import_named, plugin), guess_name(plugin))

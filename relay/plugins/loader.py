@@ -71,6 +71,11 @@ class PluginHost:
         known = (*self.found, *self._unused, *(failure.name for failure in self.failures))
         return list(dict.fromkeys(name for name in known if name))
 
+    def waits(self, name: str) -> bool:
+        """Say whether a provider is off until the configuration says anything about it."""
+        door = self.found[name].door if name in self.found else self._unused.get(name)
+        return door is not None and door.waits
+
     @property
     def unread(self) -> list[str]:
         """The names of providers whose settings nobody reads: they are switched off, or were refused."""
@@ -101,7 +106,7 @@ class PluginHost:
         for door in self._doors(builtin, named, installed=installed):
             # Who names a module or a file can as well leave it out, and its name need not be the provider's.
             is_known = door.name.isidentifier() and not door.source.startswith(("file:", "module:"))
-            if is_known and door.name not in used and not is_enabled(config, door.name):
+            if is_known and door.name not in used and not is_enabled(config, door.name, waits=door.waits):
                 self._unused[door.name] = door
                 continue
             self._take(door)
@@ -213,7 +218,7 @@ class PluginHost:
                 off[name] = SwitchedOff(name, self._unused.get(uses), uses)
         check_variables(config, [found.info._replace(name=name) for name, found in wanted.items()])
         for name, found in wanted.items():
-            if is_enabled(config, name):
+            if is_enabled(config, name, waits=self.waits(name)):
                 settings = provider_settings(config, found.info._replace(name=name))
                 try:
                     self.loaded[name] = self._instance_of(found, name, settings, config)

@@ -178,7 +178,11 @@ def test_plugins_lists_those_built_in(runner: CliRunner) -> None:
     assert result.exit_code == 0
     lines = [line.split("\t") for line in result.output.splitlines()]
     rows = [row for row in lines if row[0] != "setting"]
-    assert [row[:2] for row in rows] == [["binance", "ready"], ["twelve_data", "needs a key"]]
+    assert [row[:2] for row in rows] == [
+        ["binance", "ready"],
+        ["twelve_data", "needs a key"],
+        ["binance_usdm", "off"],
+    ]
     assert rows[0][3] == VERSION
 
 
@@ -272,5 +276,5 @@ def test_plugins_with_a_name_that_nobody_has_says_who_there_is(runner: CliRunner
     result = runner.invoke(main, ["plugins", "krakn"])
     assert (result.exit_code, result.output) == (
         2,
-        "relay: no provider 'krakn' is loaded; loaded are binance, twelve_data\n",
+        "relay: no provider 'krakn' is loaded; loaded are binance, twelve_data, binance_usdm\n",
     )

@@ -1100,6 +1100,7 @@ def test_relay_plugins_prints_what_loaded_from_where_and_what_did_not(
         ["binance", "ready", "builtin:BinanceProvider"],
         ["twelve_data", "needs a key", "builtin:TwelveDataProvider"],
         ["clock", "ready", f"file:{path_of('clock')}"],
+        ["binance_usdm", "off", "builtin:BinanceUsdmProvider"],
         ["wraps", "relay_candles", f"file:{path_of('doubles')}"],
         ["refused", f"file:{path_of('wrong_api')}", lines[-1][2]],
     ]

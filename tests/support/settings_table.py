@@ -1,10 +1,12 @@
 """The README's table of settings, made from their declarations: `python -m tests.support.settings_table` writes it."""
 
 from pathlib import Path
+from types import MappingProxyType
 
 from providers import BUILTIN
 from relay.config.provider_settings import INSTANCE_SETTINGS, USES, enabled_variable, setting_default, setting_variables
 from relay.config.settings import INSTANCES, SETTINGS, Config
+from relay.plugins.discovery import guess_name
 from relay.plugins.loader import PluginHost
 
 README = Path(__file__).parents[2] / "README.md"
@@ -18,7 +20,11 @@ def settings_table() -> str:
         for one in SETTINGS.values()
     ]
     host = PluginHost()
-    host.load(BUILTIN, installed=False)
+    # One that waits for the configuration is described as well.
+    named: dict[str, dict[str, object]] = {guess_name(one[0]): {} for one in BUILTIN if isinstance(one, tuple)}
+    config = Config(tables=MappingProxyType(named))
+    host.find(BUILTIN, installed=False, config=config)
+    host.configure(config)
     for name, loaded in host.loaded.items():
         for setting in loaded.info.settings:
             variables = ", ".join(f"`{variable}`" for variable in setting_variables(Config(), loaded.info, setting))

@@ -56,7 +56,7 @@ class BinanceStandIn(StandIn, SimulatedBinance):
     """Behave like Binance spot does today, but for what `faults` are told."""
 
     rest: PlayedRest
-    rest_type = PlayedRest
+    rest_type: type[BinanceRest] = PlayedRest
 
     def __init__(
         self,
