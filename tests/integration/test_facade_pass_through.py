@@ -143,7 +143,7 @@ async def test_the_provider_passes_nothing_on_that_is_not_on_its_list(relay: Run
     for path in ("/api/v3/account", "/sapi/v1/system/status", "/api/v3/depth/../account", "/api/v3/ping"):
         with pytest.raises(BadAnswer, match="is not passed on"):
             await provider.native(path, {})
-    assert {f"/api/v3/{name}" for name in PASSED_CALLS}
+    assert PASSED_CALLS.keys() == {"binance", "binance_usdm"}
 
 
 async def test_of_a_market_that_the_relay_does_not_have_nothing_is_known(relay: Running) -> None:

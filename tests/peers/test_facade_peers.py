@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.peers.environments import environment, node_environment, run
+from tests.peers.test_peers import check_futures
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
@@ -24,8 +25,8 @@ async def prepared(*packages: str) -> Path:
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[Running, Sandbox]]:
-    async with Sandbox(pace_s=0.1) as sandbox:
+async def served(*, futures: bool = False, **settings: Any) -> AsyncIterator[tuple[Running, Sandbox]]:
+    async with Sandbox(pace_s=0.1, futures=futures) as sandbox:
         relay = await start_relay(sandbox, **settings)
         try:
             yield relay, sandbox
@@ -109,6 +110,36 @@ async def test_python_binance() -> None:
     assert "BTCUSDT" in said["listed"]
     assert said["error"] == [400, -1120, "Invalid interval."]
     assert [event["k"]["i"] for event in said["single"]] == ["1m"] * 3
+    assert {message["stream"] for message in said["several"]} == {"btcusdt@kline_1m", "ethusdt@kline_5m"}
+
+
+def past_of(sandbox: Sandbox) -> int:
+    return sandbox.futures.now_ms() // 60_000 * 60_000 - 5000 * 60_000
+
+
+@pytest.mark.parametrize("token", ["", "a-token-of-this-test-0123"])
+async def test_ccxt_for_futures(token: str) -> None:
+    python = await prepared("ccxt==4.5.90")
+    async with served(tokens=(token,) if token else (), futures=True) as (relay, sandbox):
+        start, before = past_of(sandbox), f"/t/{token}" if token else ""
+        said = await run(python, "ccxt_usdm_client", *addresses(relay, before), f"{start}", timeout_s=150)
+        truth = sandbox.futures.rest.klines(sandbox.futures.market.pair("BTCUSDT"), "1m", start, None, 5)
+        assert said["candles"] == [[row[0], *(float(str(text)) for text in row[1:6])] for row in truth]
+        assert sandbox.futures.connects == 1
+        assert sandbox.binance.connects == 0
+    check_futures(said)
+
+
+async def test_python_binance_for_futures() -> None:
+    python = await prepared("python-binance==1.0.37")
+    async with served(futures=True) as (relay, sandbox):
+        start = past_of(sandbox)
+        said = await run(python, "python_binance_futures_client", *addresses(relay), f"{start}", timeout_s=150)
+        assert said["klines"] == sandbox.futures.rest.klines(
+            sandbox.futures.market.pair("BTCUSDT"), "1m", start, None, 3
+        )
+    assert said["paged"] == 1501
+    assert said["error"] == [400, -1130, "Data sent for parameter 'limit' is not valid."]
     assert {message["stream"] for message in said["several"]} == {"btcusdt@kline_1m", "ethusdt@kline_5m"}
 
 

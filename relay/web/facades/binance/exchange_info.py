@@ -40,9 +40,9 @@ class InfoQuery(NamedTuple):
     is_native: bool = False
 
 
-def read_info_query(query: Mapping[str, str]) -> InfoQuery:
+def read_info_query(query: Mapping[str, str], market: VenueMarket) -> InfoQuery:
     """Read the parameters of a request. Raises `BinanceRefusal`."""
-    reading.check_names(query, _NAMES)
+    reading.check_names(query, _NAMES[:2] if market.is_plain else _NAMES)
     shows_sets = query.get("showPermissionSets", "").lower()
     if shows_sets not in ("", "true", "false") or query.get("showPermissionSets") == "":
         raise invalid("showPermissionSets")
@@ -51,7 +51,7 @@ def read_info_query(query: Mapping[str, str]) -> InfoQuery:
         raise BinanceRefusal(-1128, "Combination of optional parameters invalid.")
     is_native = shows_sets == "true"
     if "symbol" in query:
-        return InfoQuery((reading.symbol_of(query["symbol"]),), is_native=is_native)
+        return InfoQuery((reading.symbol_of(market.spelt(query["symbol"])),), is_native=is_native)
     if "symbols" in query:
         return InfoQuery(reading.symbols_of(query["symbols"]), is_native=is_native)
     status = query.get("symbolStatus")
@@ -78,7 +78,7 @@ class ExchangeInfoRoute:
 
     async def answer(self, request: web.Request, headers: HeadersNow) -> web.StreamResponse:
         """The instruments with their filters and all other fields. `headers` go with the answer."""
-        asked = read_info_query(request.query)
+        asked = read_info_query(request.query, self._market)
         provider, directory = self._provider, self._parts.directory
         if provider is None:
             if asked.symbols is not None:
@@ -104,6 +104,7 @@ class ExchangeInfoRoute:
                 for budget in budgets[:1]
             ],
             "exchangeFilters": [],
+            **dict(self._market.info_head),
         }
         return orjson.dumps(head)[:-1] + b',"symbols":['
 

@@ -88,7 +88,7 @@ class BinanceFacade(Facade):
                 self._get(market, "exchangeInfo", self._exchange_info(market)),
                 self._get(market, "klines", self._klines(market)),
             ]
-            found += [self._get(market, name, self._pass(market, name)) for name in PASSED_CALLS]
+            found += [self._get(market, name, self._pass(market, name)) for name in PASSED_CALLS[market.provider]]
         found.append(self._get(SPOT, "uiKlines", self._klines(SPOT)))
         found.append(self._route(SPOT, f"{COIN_ROOT}/exchangeInfo", "exchangeInfo", self._nothing_listed))
         for before in ("", USDM_STREAMS):
@@ -123,7 +123,7 @@ class BinanceFacade(Facade):
             reading.check_names(request.query, ())
             self.counts.weight_asked += 1
             now = now_ms(self._provider_of(market))
-            return _json({"serverTime": now * 1000 if wants_microseconds(request) else now}, headers)
+            return _json({"serverTime": now * 1000 if wants_microseconds(request, market) else now}, headers)
 
         return answer
 
@@ -135,7 +135,7 @@ class BinanceFacade(Facade):
 
     def _klines(self, market: VenueMarket) -> Answer:
         async def answer(request: web.Request, headers: HeadersNow) -> web.StreamResponse:
-            self.counts.weight_asked += market.klines_weight
+            self.counts.weight_asked += market.klines_weight(request.query.get("limit"))
             return await self._served[market.root].klines.answer(request, headers)
 
         return answer
@@ -160,7 +160,8 @@ class BinanceFacade(Facade):
 
     def answer_of(self, request: web.Request, error: Exception) -> web.StreamResponse:
         """Return an error in Binance's form; what is not there is answered without a word, as there."""
-        headers = self._headers(SPOT)
+        path = without_token(request.path)
+        headers = self._headers(next((one for one in MARKETS if path.startswith(f"{one.root}/")), SPOT))
         if isinstance(error, web.HTTPException):
             if _is_of_account(request):
                 return answer_of(market_data_only(), headers)

@@ -22,7 +22,7 @@ from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
 from relay.web.facades.facade import FacadeParts, without_token
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
-_NAMES = ("symbol", "interval", "startTime", "endTime", "limit", "timeZone")
+_NAMES = ("symbol", "interval", "startTime", "endTime", "limit")
 _USED_UP = 0.9
 AGAIN_S = 60.0
 """After so long candles that could not be had whole are asked for again."""
@@ -42,19 +42,19 @@ class KlinesQuery(NamedTuple):
 def read_klines_query(request: web.Request, market: VenueMarket) -> KlinesQuery:
     """Read the parameters of a request. Raises `BinanceRefusal`."""
     query = request.query
-    reading.check_names(query, _NAMES, ("symbol", "interval"))
-    symbol = reading.symbol_of(query["symbol"])
+    reading.check_names(query, _NAMES if market.is_plain else (*_NAMES, "timeZone"), ("symbol", "interval"))
+    symbol = reading.symbol_of(market.spelt(query["symbol"]))
     start, end = reading.first_second(query, "startTime"), reading.last_second(query, "endTime")
     limit = reading.whole(query, "limit")
-    if limit == 0:
+    if limit == 0 or (market.refuses_more and limit is not None and limit > market.most_rows):
         raise invalid("limit")
     rows = market.default_rows if limit is None else min(limit, market.most_rows)
     return KlinesQuery(symbol, query["interval"], start, end, rows, reading.zone_ms(query))
 
 
-def wants_microseconds(request: web.Request) -> bool:
+def wants_microseconds(request: web.Request, market: VenueMarket) -> bool:
     """Say whether a request wants times in microseconds: rest-api.md, "General API Information"."""
-    return request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
+    return not market.is_plain and request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
 
 
 class KlineRoute:
@@ -81,7 +81,7 @@ class KlineRoute:
         parts = self._parts
         caller = parts.access.caller(request)
         parts.access.check_rows(caller)
-        is_micro = wants_microseconds(request)
+        is_micro = wants_microseconds(request, self._market)
         path = f"{without_token(request.raw_path)} {is_micro}"
         made = parts.bodies.get(path)
         if made is not None:
@@ -153,7 +153,7 @@ class KlineRoute:
 
     def _count_call(self) -> None:
         self._counts.calls += 1
-        self._counts.weight += self._market.klines_weight
+        self._counts.weight += self._market.klines_weight(None)
 
     async def _passed_on(self, asked: KlinesQuery, provider: Provider, client: str, *, is_micro: bool) -> KeptBody:
         """Have the exchange itself cut candles by another zone's days: the relay has none of those."""

@@ -11,7 +11,7 @@ from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol
-from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
+from relay.web.facades.binance.venue_markets import SPOT, USDM, HeadersNow, VenueMarket
 from relay.web.facades.facade import FacadeParts
 from relay.web.http.cached_body import Body, ResponseHeads
 
@@ -80,17 +80,33 @@ class PassedCall(NamedTuple):
 
 
 _OF_SYMBOLS = ("symbol", "symbols", "symbolStatus")
-PASSED_CALLS: Mapping[str, PassedCall] = {
-    "ticker/24hr": PassedCall((*_OF_SYMBOLS, "type")),
-    "ticker/price": PassedCall(_OF_SYMBOLS),
-    "ticker/bookTicker": PassedCall(_OF_SYMBOLS),
-    "ticker": PassedCall((*_OF_SYMBOLS, "type", "windowSize")),
-    "avgPrice": PassedCall(("symbol",), ("symbol",)),
-    "depth": PassedCall(("symbol", "limit", "symbolStatus"), ("symbol",)),
+_TRADES = {
     "trades": PassedCall(("symbol", "limit"), ("symbol",)),
     "aggTrades": PassedCall(("symbol", "fromId", "startTime", "endTime", "limit"), ("symbol",)),
 }
-"""rest-api.md, "Market Data endpoints": what is passed on, and the parameters of each."""
+PASSED_CALLS: Mapping[str, Mapping[str, PassedCall]] = {
+    SPOT.provider: {
+        "ticker/24hr": PassedCall((*_OF_SYMBOLS, "type")),
+        "ticker/price": PassedCall(_OF_SYMBOLS),
+        "ticker/bookTicker": PassedCall(_OF_SYMBOLS),
+        "ticker": PassedCall((*_OF_SYMBOLS, "type", "windowSize")),
+        "avgPrice": PassedCall(("symbol",), ("symbol",)),
+        "depth": PassedCall(("symbol", "limit", "symbolStatus"), ("symbol",)),
+        **_TRADES,
+    },
+    USDM.provider: {
+        "ticker/24hr": PassedCall(("symbol",)),
+        "ticker/price": PassedCall(("symbol",)),
+        "ticker/bookTicker": PassedCall(("symbol",)),
+        "depth": PassedCall(("symbol", "limit"), ("symbol",)),
+        **_TRADES,
+    },
+}
+"""What is passed on by provider, and the parameters of each: rest-api.md, "Market Data endpoints", for spot.
+
+The same calls of futures have a page each at
+https://developers.binance.com/docs/derivatives/usds-margined-futures/market-data/rest-api.
+"""
 
 
 class PassedRoute:
@@ -104,13 +120,15 @@ class PassedRoute:
 
     async def answer(self, request: web.Request, name: str, headers: HeadersNow) -> web.StreamResponse:
         """Return the exchange's own answer. `headers` go with it."""
-        query = request.query
-        await self._check(query, name)
+        await self._check(request.query, name)
+        query = dict(request.query)
+        if "symbol" in query:
+            query["symbol"] = self._market.spelt(query["symbol"])
         provider = self._parts.providers.get(self._market.provider)
         if provider is None:
             raise bad_symbol()
         client = self._parts.access.caller(request).client
-        passed = await self._passed.ask(provider, f"{self._market.root}/{name}", dict(query), client)
+        passed = await self._passed.ask(provider, f"{self._market.root}/{name}", query, client)
         if passed.answer.status != 200:
             body = passed.answer.body
             return web.Response(status=passed.answer.status, body=body, headers={"Content-Type": JSON, **headers()})
@@ -118,11 +136,11 @@ class PassedRoute:
 
     async def _check(self, query: Mapping[str, str], name: str) -> None:
         """Refuse what the exchange would refuse, at no cost. Raises `BinanceRefusal`."""
-        call = PASSED_CALLS[name]
+        call = PASSED_CALLS[self._market.provider][name]
         reading.check_names(query, call.names, call.needed)
         if "symbol" in query and "symbols" in query:
             raise BinanceRefusal(-1128, "Combination of optional parameters invalid.")
-        symbols = [reading.symbol_of(query["symbol"])] if "symbol" in query else []
+        symbols = [reading.symbol_of(self._market.spelt(query["symbol"]))] if "symbol" in query else []
         if "symbols" in query:
             symbols = reading.symbols_of(query["symbols"])
         if name == "ticker" and not symbols:
