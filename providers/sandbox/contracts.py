@@ -50,7 +50,7 @@ def dated(pair: Pair, day: date, kind: str) -> Pair:
     few = max(2_000, pair.trades_per_day // 60)
     return pair._replace(
         symbol=symbol, contract=contract, listed=listed, delisted=day + timedelta(days=1), trades_per_day=few,
-        daily_volume=pair.daily_volume / 60, price=pair.price * 1.01,
+        daily_volume=pair.daily_volume / 60,
     )  # fmt: skip
 
 
@@ -87,11 +87,12 @@ def contracts(today: date, extra_symbols: int = 0) -> dict[str, Pair]:
 class ContractMarket(Market):
     """A market of its own, of contracts: `crypto` has those that are listed on `today`.
 
-    There is no market of a contract before it is listed, nor after it is delivered.
+    There is no market of a contract before it is listed, nor after it is delivered. With the seed of the market of spot
+    perpetual contracts are about as dear as what they are on; dated ones go their own way.
     """
 
     def __init__(self, seed: int | str = 1, *, today: date, extra_symbols: int = 0) -> None:
-        super().__init__(f"{seed} of contracts")
+        super().__init__(seed)
         self.crypto = contracts(today, extra_symbols)
 
     def spans(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, int]]:

@@ -24,8 +24,9 @@ QUARTER = "BTCUSDT_261225"
 
 @pytest.fixture
 async def exchange() -> AsyncIterator[BinanceUsdmStandIn]:
-    """The contracts of 2026-11-30, at this moment."""
-    async with BinanceUsdmStandIn(StagedContractMarket(today=NOON.date()), pace_s=0.5) as exchange:
+    """The contracts of 2026-11-30, a quarter of a minute before noon."""
+    clock = StagedClock(offset_s=NOON.timestamp() - 15 - time.time())
+    async with BinanceUsdmStandIn(StagedContractMarket(today=NOON.date()), clock, pace_s=0.5) as exchange:
         yield exchange
 
 
@@ -141,7 +142,7 @@ async def test_the_words_of_futures_are_understood(exchange: BinanceUsdmStandIn,
 
 
 async def test_a_ban_is_kept_to(exchange: BinanceUsdmStandIn, plugin: Plugin) -> None:
-    exchange.rest.banned_until_ms = exchange.now_ms() + 600_000
+    exchange.rest.banned_until_ms = int(time.time() * 1000) + 600_000
     with pytest.raises(RateLimited) as caught:
         await plugin.instruments()
     assert 590 < caught.value.retry_after < 601

@@ -1,8 +1,10 @@
 """The facade for programs that trade USD-M futures: what differs from spot, of rows, lists, refusals and streams."""
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import orjson
@@ -10,7 +12,9 @@ import pytest
 
 from providers.sandbox.contracts import deliveries
 from tests.conftest import StartRelay
+from tests.integration.test_facade_differential import disagreement
 from tests.integration.test_facade_streams import Connect, VenueClient, closes, connect
+from tests.support.binance_oracle import BinanceOracle
 from tests.support.running_relay import Answer, Running
 from tests.support.sandbox import Sandbox
 
@@ -19,6 +23,8 @@ __all__ = ["connect"]
 TOKEN = "a-token-of-this-test-0123456789"
 MINUTE_MS = 60_000
 BTC = "btcusdt@kline_1m"
+NKN_GONE_MS = 1_751_616_000_000
+QUARTERS_AGO_MS = 1_700_000_000_000
 
 
 @pytest.fixture
@@ -80,6 +86,37 @@ async def test_rows_are_500_unless_told_and_more_than_1500_are_refused(sandbox: 
 )
 async def test_what_there_is_not_of_futures_is_refused(relay: Running, query: dict[str, str], code: int) -> None:
     assert refusal(await klines(relay, **query)) == (400, code)
+
+
+LENGTHS = {"1m": MINUTE_MS, "5m": 5 * MINUTE_MS, "1h": 60 * MINUTE_MS, "8h": 480 * MINUTE_MS, "1d": 1440 * MINUTE_MS}
+
+
+def some_query(dice: random.Random, quarter: str, now_ms: int) -> str:
+    """Return a request for klines; some make no sense."""
+    interval = dice.choice([*LENGTHS])
+    length = LENGTHS[interval]
+    symbol = dice.choice(["BTCUSDT", "btcusdt", "NKNUSDT", quarter, "币安人生USDT", "NOPEUSDT", "A B", "LRCBTC"])
+    near = dice.choice([now_ms - 40 * length, now_ms + 9 * length, NKN_GONE_MS - 3 * length, QUARTERS_AGO_MS])
+    asked = {"symbol": symbol, "interval": dice.choice([interval] * 9 + ["1s", "7m", ""])}
+    if dice.random() < 0.6:
+        asked["startTime"] = str(near + dice.choice([0, 1, -1, length // 2]))
+    if dice.random() < 0.4:
+        asked["endTime"] = str(near + dice.choice([0, length, 17 * length - 1]))
+    if dice.random() < 0.7 or length > MINUTE_MS:
+        asked["limit"] = dice.choice(["1", "2", "99", "100", "0", "1501", "-1", "x", "007"])
+    if dice.random() < 0.1:
+        asked[dice.choice(["timeZone", "recvWindow"])] = "0"
+    return "/fapi/v1/klines?" + "&".join(f"{name}={quote(text)}" for name, text in asked.items())
+
+
+async def test_relay_and_exchange_answer_the_same(sandbox: Sandbox, relay: Running) -> None:
+    dice, oracle = random.Random(21), BinanceOracle(sandbox, futures=True)
+    quarter = f"BTCUSDT_{next(deliveries(sandbox.today)):%y%m%d}"
+    paths = [some_query(dice, quarter, sandbox.futures.now_ms()) for _ in range(400)]
+    differing = [found for path in paths if (found := await disagreement(relay, oracle, sandbox, path)) is not None]
+    assert not differing, f"{len(differing)} of {len(paths)}:\n" + "\n".join(differing[:12])
+    answered = [(await relay.get(path)).status for path in paths[:100]]
+    assert 20 < answered.count(200) < 80
 
 
 async def test_lower_case_is_the_same_contract(sandbox: Sandbox, relay: Running) -> None:

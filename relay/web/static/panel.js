@@ -106,7 +106,9 @@ export class Panel {
   /** Say who provides the data of what is shown. */
   setInstrument(instrument) {
     this.#instrument = instrument;
-    this.#parts.provider.textContent = instrument?.provider ?? "";
+    const provider = instrument?.provider ?? "";
+    // A name that begins with it needs the room for itself.
+    this.#parts.provider.textContent = this.stream?.startsWith(`${provider}:`) ? "" : provider;
   }
 
   /** Show prices, times and averages as the reader wants them. */

@@ -232,6 +232,18 @@ async def test_search_takes_other_spellings_and_an_interval_alone(relay: Running
         await until(page, "p.stream === x", stream)
 
 
+async def test_a_contract_is_shown_beside_what_it_is_on(relay_with: StartRelay, open_page: OpenPage) -> None:
+    async with Sandbox(pace_s=0.2, futures=True) as sandbox:
+        relay = await relay_with(sandbox=sandbox)
+        page = await open_page(f"{relay.url}/#BTCUSDT@1m,binance_usdm:BTCUSDT@1m")
+        await loaded(page, 2)
+        await expect(page.locator(".head .symbol")).to_have_text(["BTCUSDT", "binance_usdm:BTCUSDT"])
+        await expect(page.locator(".head .provider")).to_have_text(["binance", ""])
+        spot, contract = ([candle["close"] for candle in one["candles"]] for one in await panels(page))
+        assert len(spot) == len(contract)
+        assert spot != contract
+
+
 async def test_address_is_read_however_it_is_spelt_and_written_in_one_way(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#btcusdt@1H,%20eur/usd@5m")
     await loaded(page, 2)
