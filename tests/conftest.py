@@ -40,6 +40,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--forex-weeks", action="store_true", help="run whole weeks of Twelve Data and a year of stocks, sped up"
     )
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
+    parser.addoption(
+        "--cluster-kills", type=int, default=2, metavar="N", help="how often the owner among three relays is killed"
+    )
     parser.addoption("--vanish", type=int, default=1000, metavar="N", help="how many clients vanish during writes")
     parser.addoption(
         "--flood-seconds", type=float, default=0.0, metavar="N", help="how long each kind of flood lasts, by itself"

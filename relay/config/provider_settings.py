@@ -6,7 +6,7 @@ from typing import Any
 
 from relay.config import parsers
 from relay.config.environment import given_variable, is_of_a_service, names_of_variable
-from relay.config.settings import INSTANCES, SETTINGS, Config, RelaySetting, masked, parsed, quoted
+from relay.config.settings import CLUSTER, INSTANCES, SETTINGS, Config, RelaySetting, masked, parsed, quoted
 from relay.core.errors import ConfigError
 from relay.core.model import ProviderInfo, Setting
 from relay.core.near_names import did_you_mean
@@ -39,7 +39,7 @@ def fault_of_name(name: Any) -> str | None:
     """Say why a provider, or an instance of one, cannot have this name, or None."""
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or name != name.lower():
         return f"name {name!r} is not a lower-case identifier such as my_exchange"
-    if name in SETTINGS or name in (INSTANCES, "insecure"):
+    if name in SETTINGS or name in (INSTANCES, CLUSTER, "insecure"):
         return f"name {name!r} is a setting of the relay itself; choose another name"
     return None
 

@@ -108,8 +108,9 @@ def relay_budgets(settings: Settings) -> Sequence[Budget] | None:
 def relay_memory(memory: Memory, settings: Settings) -> None:
     """Take `memory`, the place for data that is needed after a restart. Optional.
 
-    Called once with the `settings` of the start, after `relay_provider` and before any other hook. Raise nothing: the
-    provider would continue without its memory.
+    Called with the `settings` of the start, after `relay_provider` and before any other hook. If several relays share
+    the provider it is called again, with the same place, before this relay continues where another one ended. The value
+    is what that one saved. Raise nothing: the provider would continue without its memory.
     """
 
 

@@ -113,6 +113,7 @@ class Provider:
         self.tells_past_changes = "relay_past_changes" in hooks
         self._tells_hours = self.has_hours = "relay_hours" in hooks
         self.answers_natively = "relay_native" in hooks
+        self.remembers = "relay_memory" in hooks
         self.loaded = loaded
         self._hooks = hooks
         self._use = SettingsUse(

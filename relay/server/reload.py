@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from relay.app import DIRECTORY, HOST, PROVIDERS, PROXIES, SUPERVISORS
+from relay.app import CLUSTER, DIRECTORY, HOST, PROVIDERS, PROXIES, SUPERVISORS
 from relay.config.likely_mistakes import likely_mistakes
 from relay.config.provider_settings import (
     ENABLED,
@@ -181,3 +181,5 @@ class Reload:
     def _renew(self, name: str) -> None:
         self._app[DIRECTORY].ask_anew(name)
         self._app[SUPERVISORS][name].renew()
+        if CLUSTER in self._app:
+            self._app[CLUSTER].renew(name)

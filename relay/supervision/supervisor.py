@@ -113,6 +113,11 @@ class Supervisor:
         """How many upstream connections or polling loops run now."""
         return sum(slot.open_feeds for slot in self._slots)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no feed runs, nor one that is ending."""
+        return not self._slots and not self._ending
+
     def planned(self, key: StreamKey) -> Planned | None:
         """Return when a polled stream is asked for next, if its feed said so."""
         supervised = self._supervised.get(key)

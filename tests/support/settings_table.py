@@ -14,7 +14,7 @@ HEAD = "| key | environment | default | |\n| --- | --- | --- | --- |\n"
 def settings_table() -> str:
     """Return the table: a row for each setting of the relay and of the built-in providers."""
     rows = [
-        (f"`{one.name}`", f"`{one.variable}`", _cell(one.default_text), one.help.removesuffix(".") + _form(one.form))
+        (f"`{one.key}`", f"`{one.variable}`", _cell(one.default_text), one.help.removesuffix(".") + _form(one.form))
         for one in SETTINGS.values()
     ]
     host = PluginHost()

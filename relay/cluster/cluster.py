@@ -1,0 +1,464 @@
+"""One relay among several: its heartbeat, its leases, what it hears of the others, and whether it is alone."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import orjson
+
+from relay.cluster.bus import Bus, BusError
+from relay.cluster.bus_messages import (
+    Heartbeat,
+    ask_body,
+    heartbeat_body,
+    memory_body,
+    read_ask,
+    read_heartbeat,
+    read_memory,
+    read_wish,
+)
+from relay.cluster.carrier import Carrier, OnItem
+from relay.cluster.duty import Duty
+from relay.cluster.lease import LEASE_TIMING, LeaseTiming, Move
+from relay.cluster.peers import BEAT_S, Peers
+from relay.cluster.provider_share import ProviderShare, SharedShard, Subjects
+from relay.cluster.remote_history import HistoryDesk, RemoteHistory
+from relay.cluster.shared_memory import SharedMemory
+from relay.cluster.shared_provider import SharedProvider
+from relay.core.clock import Clock
+from relay.core.model import PriceUpdate
+from relay.core.saved_value import Memory
+from relay.history.service import HistoryService
+from relay.plugins.provider import Provider
+from relay.supervision.supervisor import Listings
+from relay.supervision.timing import FeedTiming
+from relay.telemetry.events import event
+from relay.telemetry.histogram import LAG_BOUNDS_S, Histogram
+
+log = logging.getLogger(__name__)
+
+ALONE_S = 2.0
+"""A relay that could write nothing to the bucket for so long serves alone."""
+LOOK_S = 0.1
+LEASE_EVERY_S = 0.1
+WISHES_EVERY_S = 5.0
+TOUCH_EVERY_S = 0.5
+CONTESTED_S = 5.0
+"""Two owners for so long are no hand-over."""
+
+
+class ClusterPlan(NamedTuple):
+    """How a relay takes part: by its name `node`, below `namespace`, with so many `shards` of each provider."""
+
+    node: str
+    namespace: str
+    shards: int = 1
+    timing: LeaseTiming = LEASE_TIMING
+
+
+class Cluster:
+    """Shares providers with the other relays on a bus. `start` it before feeds are wanted, `leave`, then `close` it."""
+
+    def __init__(self, plan: ClusterPlan, bus: Bus, clock: Clock, id_: str | None = None) -> None:
+        self.plan = plan
+        self.id = id_ or os.urandom(6).hex()
+        self.round_trip = Histogram(LAG_BOUNDS_S)
+        self.shares: dict[str, ProviderShare] = {}
+        self.remote = RemoteHistory(bus, lambda id_: self._subjects.calls(id_))
+        self.nonsense = 0
+        self._bus = bus
+        self._clock = clock
+        self._subjects = Subjects(f"mr.{plan.namespace}")
+        self._peers = Peers()
+        self._memories: dict[str, SharedMemory] = {}
+        self._desk: HistoryDesk | None = None
+        self._written_at = self._touched_at = clock.monotonic()
+        self._beat_at = self._wished_at = 0.0
+        self._busy: set[SharedShard] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._works: set[asyncio.Task[None]] = set()
+        self._alone_since: float | None = None
+        self._is_leaving = False
+        self._started_at = clock.monotonic()
+        self._alone_count = 0
+
+    # -- putting it together -------------------------------------------------------------------------
+
+    def shared(self, own: Provider) -> SharedProvider:
+        """Return a provider as it is to be used by all but what carries its streams upstream."""
+        share = self.shares[own.name] = ProviderShare(
+            own,
+            self.id,
+            self._bus,
+            self._peers,
+            self.remote,
+            self._subjects,
+            self._clock,
+            count=self.plan.shards,
+            timing=self.plan.timing,
+        )
+        return SharedProvider(own, share)
+
+    def memory(self, provider: str, memory: Memory) -> Memory:
+        """Return the place of a provider for what it wants to know later: other relays know it, too."""
+        share = self.shares[provider]
+        if not share.provider.remembers:
+            return memory
+
+        def tell(value: Any) -> None:
+            self._bus.send(self._subjects.memories, memory_body(self.id, provider, value))
+
+        shared = self._memories[provider] = SharedMemory(memory, tell)
+        share.on_duty(lambda: self._remember(share, shared))
+        return shared
+
+    def _remember(self, share: ProviderShare, memory: SharedMemory) -> None:
+        if memory.is_news:
+            memory.is_news = False
+            share.provider.remember(memory)
+
+    async def start(self, history: HistoryService, listings: Listings | None, timing: FeedTiming) -> None:
+        """Begin to look for the others, and to carry what falls to this relay."""
+        for share in self.shares.values():
+
+            def carrier(on_item: OnItem, share: ProviderShare = share) -> Carrier:
+                return Carrier(
+                    share.provider,
+                    history,
+                    self._clock,
+                    on_item,
+                    listings=listings,
+                    timing=timing,
+                    lingers=share.may_overlap,
+                )
+
+            share.start(carrier)
+        own = {name: share.provider for name, share in self.shares.items()}
+        self._desk = HistoryDesk(own, history)
+        await self._bus.start()
+        self._bus.listen(self._subjects.beats, self._hear_beat)
+        self._bus.listen(self._subjects.wishes, self._hear_wish)
+        self._bus.listen(self._subjects.asks, self._hear_ask)
+        self._bus.listen(self._subjects.memories, self._hear_memory)
+        self._bus.answer(self._subjects.calls(self.id), self._desk.answer)
+        self._started_at = self._written_at = self._clock.monotonic()
+        self._tasks = [
+            asyncio.create_task(self._look_forever(), name="look at relays"),
+            asyncio.create_task(self._lease_forever(), name="leases"),
+        ]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this relay serves without the others, because leases cannot be written."""
+        return self._alone_since is not None
+
+    @property
+    def alone_count(self) -> int:
+        """How often it was alone."""
+        return self._alone_count
+
+    def carrier_of(self, provider: str) -> Carrier | None:
+        """Return what carries a provider's streams upstream here."""
+        return self.shares[provider].carrier
+
+    def renew(self, provider: str) -> None:
+        """Let feeds with the provider's present settings take the place of those that run."""
+        if (carrier := self.carrier_of(provider)) is not None:
+            carrier.supervisor.renew()
+
+    def begin_anew(self, provider: str, symbol: str, before: int | None) -> None:
+        """Take it that a symbol names another instrument."""
+        if (carrier := self.carrier_of(provider)) is not None:
+            carrier.begin_anew(symbol, before)
+
+    def share_news(self, provider: str, updates: Iterable[PriceUpdate]) -> None:
+        """Tell the others candles that turned out to be other ones, or to exist, after they were over."""
+        self.shares[provider].share_news(updates)
+
+    # -- what is heard -------------------------------------------------------------------------------
+
+    def _hear_beat(self, body: bytes) -> None:
+        beat = read_heartbeat(body)
+        if beat is None:
+            self.nonsense += 1
+            return
+        if beat.id == self.id:
+            return
+        if self._peers.hear(beat, self._clock.monotonic()):
+            # It has to know what is wanted before it owns anything, and that this relay is here.
+            self._beat()
+            for share in self.shares.values():
+                share.say_all_wishes()
+        if beat.is_leaving:
+            for share in self.shares.values():
+                share.wishes.forget(beat.id)
+            self._look()
+
+    def _hear_wish(self, body: bytes) -> None:
+        wish = read_wish(body)
+        share = None if wish is None else self.shares.get(wish.shard.provider)
+        if wish is None or wish.id == self.id:
+            self.nonsense += wish is None
+        elif share is not None:
+            share.hear_wish(wish, self._clock.monotonic())
+
+    def _hear_ask(self, body: bytes) -> None:
+        asked = read_ask(body)
+        if asked is None:
+            self.nonsense += 1
+            return
+        id_, shard = asked
+        share = self.shares.get(shard.provider)
+        if share is None or shard.parts != len(share.shards):
+            return
+        shared, now = share.shards[shard.number], self._clock.monotonic()
+        is_owner = shared.lease.is_held(now)
+        # Only who is seen to be the favourite: anybody may ask.
+        if is_owner and id_ != self.id and share.view(shared, now).favourite == id_:
+            self._start(self._hand_over(share, shared), "hand over")
+
+    def _hear_memory(self, body: bytes) -> None:
+        heard = read_memory(body)
+        if heard is None:
+            self.nonsense += 1
+            return
+        id_, provider, value = heard
+        memory = self._memories.get(provider)
+        if memory is None or not self._peers.is_alive(id_, self._clock.monotonic()):
+            return
+        if any(shared.duty is not Duty.NONE for shared in self.shares[provider].shards):
+            return  # it is this relay that spends now
+        self._start(memory.learn(value), "memory of another relay")
+
+    # -- what is done --------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+
+    async def _look_forever(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(LOOK_S)
+
+    def _look(self) -> None:
+        now = self._clock.monotonic()
+        self._note_alone(now)
+        for share in self.shares.values():
+            share.look(now, is_alone=self.is_alone)
+        if now - self._beat_at >= BEAT_S:
+            self._beat()
+        if now - self._wished_at >= WISHES_EVERY_S:
+            self._wished_at = now
+            for share in self.shares.values():
+                share.wishes.expire(now)
+                share.say_all_wishes()
+            for name, memory in self._memories.items():
+                if self.shares[name].claims(now) and memory.value is not None:
+                    memory.tell()
+
+    def _note_alone(self, now: float) -> None:
+        is_alone = now - self._written_at >= ALONE_S
+        if is_alone and self._alone_since is None:
+            self._alone_since = now
+            self._alone_count += 1
+            log.warning("NATS cannot be used: this relay serves alone", extra=event("cluster_alone"))
+        elif not is_alone and self._alone_since is not None:
+            self._alone_since = None
+            log.info("this relay serves with the others again", extra=event("cluster_joined"))
+            for share in self.shares.values():
+                share.say_all_wishes(is_new=True)
+            self._beat()
+
+    def _beat(self) -> None:
+        now = self._clock.monotonic()
+        self._beat_at = now
+        able = frozenset(one.shard for share in self.shares.values() if share.can_serve for one in share.shards)
+        claims = {shard: claim for share in self.shares.values() for shard, claim in share.claims(now).items()}
+        beat = Heartbeat(
+            self.id,
+            self.plan.node,
+            now,
+            frozenset() if self._is_leaving else able,
+            {} if self._is_leaving else claims,
+            self._is_leaving,
+        )
+        self._bus.send(self._subjects.beats, heartbeat_body(beat))
+
+    # -- leases --------------------------------------------------------------------------------------
+
+    async def _lease_forever(self) -> None:
+        while True:
+            now = self._clock.monotonic()
+            if now - self._touched_at >= TOUCH_EVERY_S:
+                self._touched_at = now
+                self._start(self._touch(), "touch")
+            for share in self.shares.values():
+                for shared in share.shards:
+                    if shared not in self._busy:
+                        self._step(share, shared, now)
+            await asyncio.sleep(LEASE_EVERY_S)
+
+    def _step(self, share: ProviderShare, shared: SharedShard, now: float) -> None:
+        if self._is_leaving or (shared.lease.revision is None and not share.can_serve):
+            return
+        match shared.lease.move(now, share.view(shared, now)):
+            case Move.TAKE:
+                self._busy.add(shared)
+                self._start(self._write(share, shared, None), f"take {shared.shard}")
+            case Move.RENEW:
+                self._busy.add(shared)
+                self._start(self._write(share, shared, shared.lease.revision), f"renew {shared.shard}")
+            case Move.ASK:
+                self._bus.send(self._subjects.asks, ask_body(self.id, shared.shard))
+            case _:
+                pass
+
+    async def _write(self, share: ProviderShare, shared: SharedShard, revision: int | None) -> None:
+        asked_at, name = self._clock.monotonic(), f"lease.{shared.shard}"
+        value = orjson.dumps({"id": self.id, "node": self.plan.node})
+        try:
+            if revision is None:
+                written = await self._bus.take(name, value)
+            else:
+                written = await self._bus.renew(name, value, revision)
+        except BusError:
+            return
+        finally:
+            self._busy.discard(shared)
+        self._note_written(asked_at)
+        if written is not None and (self._is_leaving or shared.lease.revision != revision):
+            # It was handed over meanwhile.
+            await self._give_up(shared, written)
+            return
+        if written is None:
+            if revision is not None and shared.lease.revision == revision:
+                shared.lease.lose()
+                share.handovers["lost"] += 1
+                self._look()
+            return
+        share.hold(shared, written, asked_at)
+        if revision is None:
+            log.info("this relay takes %s", shared.shard, extra=event("shard_taken", shard=str(shared.shard)))
+            self._look()
+            self._beat()
+
+    async def _touch(self) -> None:
+        asked_at = self._clock.monotonic()
+        try:
+            await self._bus.touch(f"relay.{self.id}", b"")
+        except BusError:
+            return
+        self._note_written(asked_at)
+        self.round_trip.observe(self._clock.monotonic() - asked_at)
+
+    def _note_written(self, asked_at: float) -> None:
+        self._written_at = max(self._written_at, asked_at)
+
+    async def _hand_over(self, share: ProviderShare, shared: SharedShard) -> None:
+        """Give the lease up; the streams are carried until the next owner is live, if the provider lets that be."""
+        revision = shared.lease.revision
+        if revision is None:
+            return
+        shared.lease.hand_over(self._clock.monotonic())
+        share.handovers["given"] += 1
+        log.info("this relay hands %s over", shared.shard, extra=event("shard_given", shard=str(shared.shard)))
+        self._look()
+        await share.let_go()
+        await self._give_up(shared, revision)
+        self._beat()
+
+    async def _give_up(self, shared: SharedShard, revision: int) -> None:
+        # Otherwise it ends by itself.
+        with suppress(BusError):
+            await self._bus.give_up(f"lease.{shared.shard}", revision)
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Give all leases up at once, so that others take what this relay carried while its clients move to them."""
+        if self._is_leaving or not self._tasks:
+            return
+        self._is_leaving = True
+        held = [
+            (share, shared, shared.lease.revision)
+            for share in self.shares.values()
+            for shared in share.shards
+            if shared.lease.revision is not None
+        ]
+        for _, shared, _ in held:
+            shared.lease.lose()
+        self._look()
+        for share in {share: None for share, _, _ in held}:
+            await share.let_go()
+        await asyncio.gather(*(self._give_up(shared, revision) for _, shared, revision in held if revision))
+        self._beat()
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.leave()
+        tasks = [*self._tasks, *self._works]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(share.close() for share in self.shares.values()))
+        await self._bus.close()
+
+    # -- what is said of it --------------------------------------------------------------------------
+
+    def document(self) -> dict[str, Any]:
+        """Return the state as JSON values, for `status`."""
+        now = self._clock.monotonic()
+        beats = sorted(self._peers.alive(now), key=lambda beat: beat.node)
+        counts = [share.counts for share in self.shares.values()]
+        middle, worst = self.round_trip.quantile(0.5), self.round_trip.quantile(0.99)
+        return {
+            "node": self.plan.node,
+            "namespace": self.plan.namespace,
+            "state": "alone" if self.is_alone else "joined",
+            "message": "NATS cannot be used: this relay serves its own clients alone" if self.is_alone else "",
+            "alone_count": self._alone_count,
+            "relays": [
+                {"node": self.plan.node, "id": self.id, "here": True, "shards": len(self._claimed(now))},
+                *({"node": b.node, "id": b.id, "here": False, "shards": len(b.claims)} for b in beats),
+            ],
+            "shards": [self._shard(share, shared, now) for share in self.shares.values() for shared in share.shards],
+            "bus": {
+                "connected": self._bus.is_connected,
+                "round_trip_ms": None
+                if middle is None or worst is None
+                else {"p50": round(middle * 1000, 2), "p99": round(worst * 1000, 2)},
+                "sent": sum(one.sent for one in counts),
+                "received": sum(one.received for one in counts),
+                "lost": sum(one.lost for one in counts) + self._bus.lost,
+                "invalid": sum(one.nonsense for one in counts) + self.nonsense,
+            },
+            "history_calls": {
+                "asked": self.remote.asked,
+                "failed": self.remote.failed,
+                "answered": 0 if self._desk is None else self._desk.answered,
+            },
+        }
+
+    def _claimed(self, now: float) -> Mapping[object, object]:
+        return {shard: claim for share in self.shares.values() for shard, claim in share.claims(now).items()}
+
+    def _shard(self, share: ProviderShare, shared: SharedShard, now: float) -> dict[str, Any]:
+        owners = [beat.node for beat in self._peers.claims(shared.shard, now)]
+        if shared.shard in share.claims(now):
+            owners.insert(0, self.plan.node)
+        contested = shared.contested_since
+        unowned = shared.unowned_since
+        return {
+            "shard": str(shared.shard),
+            "provider": shared.shard.provider,
+            "owner": owners[0] if owners else None,
+            "owners": len(owners),
+            "here": shared.duty.value,
+            "contested": contested is not None and now - contested >= CONTESTED_S,
+            "unowned_s": 0.0 if unowned is None else round(now - unowned, 1),
+        }
