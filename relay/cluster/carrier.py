@@ -118,6 +118,13 @@ class Carrier:
         carried = self._carried
         return all(key in carried and carried[key].stream.status not in UNFED for key in keys)
 
+    def is_dead(self, keys: Collection[StreamKey]) -> bool:
+        """Say whether there are such streams, and all of them wait for a feed that delivers."""
+        carried = self._carried
+        return bool(keys) and all(
+            key in carried and carried[key].stream.status in ("connecting", "reconnecting") for key in keys
+        )
+
     def tell_again(self, keys: Iterable[StreamKey], *, with_candle: bool) -> None:
         """Tell the state of streams once more, and their newest candle for who has none yet."""
         for key in keys:

@@ -112,13 +112,7 @@ class Cluster:
             self._bus.send(self._subjects.memories, memory_body(self.id, provider, value))
 
         shared = self._memories[provider] = SharedMemory(memory, tell)
-        share.on_duty(lambda: self._remember(share, shared))
         return shared
-
-    def _remember(self, share: ProviderShare, memory: SharedMemory) -> None:
-        if memory.is_news:
-            memory.is_news = False
-            share.provider.remember(memory)
 
     async def start(self, history: HistoryService, listings: Listings | None, timing: FeedTiming) -> None:
         """Begin to look for the others, and to carry what falls to this relay."""
@@ -231,7 +225,15 @@ class Cluster:
             return
         if any(shared.duty is not Duty.NONE for shared in self.shares[provider].shards):
             return  # it is this relay that spends now
-        self._start(memory.learn(value), "memory of another relay")
+        if value != memory.value:
+            self._start(self._learn(self.shares[provider].provider, memory, value), "memory of another relay")
+
+    async def _learn(self, provider: Provider, memory: SharedMemory, value: Any) -> None:
+        saved = asyncio.create_task(memory.learn(value))
+        # Before it is in the database: this relay may be the next to spend.
+        await asyncio.sleep(0)
+        provider.remember(memory)
+        await saved
 
     # -- what is done --------------------------------------------------------------------------------
 
@@ -277,7 +279,7 @@ class Cluster:
     def _beat(self) -> None:
         now = self._clock.monotonic()
         self._beat_at = now
-        able = frozenset(one.shard for share in self.shares.values() if share.can_serve for one in share.shards)
+        able = frozenset(shard for share in self.shares.values() for shard in share.able(now))
         claims = {shard: claim for share in self.shares.values() for shard, claim in share.claims(now).items()}
         beat = Heartbeat(
             self.id,
@@ -304,7 +306,16 @@ class Cluster:
             await asyncio.sleep(LEASE_EVERY_S)
 
     def _step(self, share: ProviderShare, shared: SharedShard, now: float) -> None:
-        if self._is_leaving or (shared.lease.revision is None and not share.can_serve):
+        if self._is_leaving or (shared.lease.revision is None and not share.is_able(shared, now)):
+            return
+        if shared.lease.is_held(now) and share.should_yield(shared, now):
+            log.warning(
+                "this relay gives %s up, because it reaches nothing of it upstream",
+                shared.shard,
+                extra=event("shard_yielded", shard=str(shared.shard)),
+            )
+            self._busy.add(shared)
+            self._start(self._yield(share, shared), f"yield {shared.shard}")
             return
         match shared.lease.move(now, share.view(shared, now)):
             case Move.TAKE:
@@ -371,6 +382,12 @@ class Cluster:
         await share.let_go()
         await self._give_up(shared, revision)
         self._beat()
+
+    async def _yield(self, share: ProviderShare, shared: SharedShard) -> None:
+        try:
+            await self._hand_over(share, shared)
+        finally:
+            self._busy.discard(shared)
 
     async def _give_up(self, shared: SharedShard, revision: int) -> None:
         # Otherwise it ends by itself.

@@ -26,6 +26,9 @@ OPENING_S = 8.0
 """An owner calls itself live after this, whatever its streams are: the provider may have no prices."""
 LOOKED_S = 1.0
 """A relay that was not looking for so long was paused: what it has to tell is not of now."""
+UNREACHED_S = 15.0
+"""An owner whose streams are all lost for so long lets another relay try."""
+UNABLE_S = 60.0
 PLANS_EVERY_S = 0.5
 STATES_EVERY_S = 10.0
 HERE = ""
@@ -78,7 +81,8 @@ class SharedShard:
         self.duty = Duty.NONE
         self.revision = 0
         """Of the lease it had last: what it claims while it waits for the next owner to be live."""
-        self.taken_at = 0.0
+        self.taken_at = self.reached_at = 0.0
+        self.unable_until = 0.0
         self.source: str | None = None
         self.unowned_since: float | None = None
         self.contested_since: float | None = None
@@ -130,7 +134,6 @@ class ProviderShare:
         self._is_alone = False
         self._seen = -1
         self._flush: asyncio.Handle | None = None
-        self._on_duty: Callable[[], None] = lambda: None
 
     def start(self, carrier: Callable[[Callable[[StreamKey, Item], None]], Carrier]) -> None:
         """Begin with what carries streams upstream."""
@@ -158,6 +161,29 @@ class ProviderShare:
     def can_serve(self) -> bool:
         """Whether this relay could carry streams: not without the provider's key."""
         return not self.provider.lacks_key
+
+    def is_able(self, shared: SharedShard, now: float) -> bool:
+        """Say whether this relay could own a shard: not while it reaches nothing of it upstream."""
+        return self.can_serve and now >= shared.unable_until
+
+    def able(self, now: float) -> list[Shard]:
+        """Return the shards that this relay could own."""
+        return [shared.shard for shared in self.shards if self.is_able(shared, now)]
+
+    def should_yield(self, shared: SharedShard, now: float) -> bool:
+        """Say whether an owner reaches nothing upstream, and another relay may; it does not own the shard for a while.
+
+        Call it a few times a second.
+        """
+        keys = self._wanted_of(shared)
+        if self._carrier is None or not self._carrier.is_dead(keys):
+            shared.reached_at = now
+        if now - max(shared.reached_at, shared.taken_at) < UNREACHED_S:
+            return False
+        if not any(shared.shard in beat.able for beat in self._peers.alive(now)):
+            return False
+        shared.unable_until = now + UNABLE_S
+        return True
 
     # -- what the feeds of this relay want -----------------------------------------------------------
 
@@ -311,7 +337,7 @@ class ProviderShare:
     def view(self, shared: SharedShard, now: float) -> LeaseView:
         """Return what is seen of a shard of which others are to be told, or asked."""
         claims = self._peers.claims(shared.shard, now)
-        favourite = self._peers.favourite(shared.shard, self._me, is_able=self.can_serve, now=now)
+        favourite = self._peers.favourite(shared.shard, self._me, is_able=self.is_able(shared, now), now=now)
         held = [beat.id for beat in claims if beat.claims[shared.shard].is_held]
         return LeaseView(held[0] if held else None, favourite)
 
@@ -363,7 +389,6 @@ class ProviderShare:
                 is_changed = True
                 if before is Duty.NONE:
                     shared.taken_at = now
-                    self._on_duty()
         if is_changed or self.wishes.version != self._seen:
             self._carry()
         for shared in self.shards:
@@ -376,10 +401,6 @@ class ProviderShare:
             self._states_at = now + STATES_EVERY_S
             self._carrier.tell_again([key for key in self._carrier.keys if key in self.wishes], with_candle=False)
         self._looked_at = now
-
-    def on_duty(self, call: Callable[[], None]) -> None:
-        """Have a function called before this relay begins to carry something."""
-        self._on_duty = call
 
     def _carry(self) -> None:
         """Carry upstream what is to be: nothing is opened twice, what is let go of lingers for a moment."""

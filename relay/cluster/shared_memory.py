@@ -7,7 +7,7 @@ from relay.core.saved_value import Memory
 
 
 class SharedMemory(Memory):
-    """A place in the database of this relay, whose newest value others learn; `is_news`: they saved it, not this one.
+    """A place in the database of this relay, whose newest value others learn.
 
     Raises what `Memory` raises.
     """
@@ -15,14 +15,12 @@ class SharedMemory(Memory):
     def __init__(self, own: Memory, tell: Callable[[Any], None]) -> None:
         super().__init__()
         self.value = own.value
-        self.is_news = False
         self._own = own
         self._tell = tell
 
     async def save(self, value: Any) -> bool:
         """Keep this value in place of the one before, here and in all relays."""
         self.value = value
-        self.is_news = False
         # Before the call that it is about is made: so much may be spent, whatever becomes of this relay.
         self._tell(value)
         return await self._own.save(value)
@@ -32,8 +30,6 @@ class SharedMemory(Memory):
         self._tell(self.value)
 
     async def learn(self, value: Any) -> None:
-        """Take what another relay saved."""
-        if value != self.value:
-            self.value = value
-            self.is_news = True
-            await self._own.save(value)
+        """Take what another relay saved; it is the `value` at once, and in the database when this returns."""
+        self.value = value
+        await self._own.save(value)

@@ -109,8 +109,8 @@ def relay_memory(memory: Memory, settings: Settings) -> None:
     """Take `memory`, the place for data that is needed after a restart. Optional.
 
     Called with the `settings` of the start, after `relay_provider` and before any other hook. If several relays share
-    the provider it is called again, with the same place, before this relay continues where another one ended. The value
-    is what that one saved. Raise nothing: the provider would continue without its memory.
+    the provider it is called again, with the same place, whenever another one saved something: that is the value then,
+    and this relay may be the next to use it. Raise nothing: the provider would continue without its memory.
     """
 
 

@@ -7,7 +7,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from relay.client import RelayClient
 from tests.support.conditions import eventually
 from tests.support.nats_server import NatsServer, nats_program, nats_running
 from tests.support.relay_cluster import NAMES, ClusteredRelay, HearingClient, RelayCluster
@@ -195,3 +196,62 @@ async def test_clients_of_all_relays_are_told_the_truth_through(
     async with trial(request.config, tmp_path) as running:
         await fault(running)
         await running.judge()
+
+
+FOREX = ("EUR/USD@1m", "GBP/USD@1m", "EUR/USD@5m")
+WATCHED_S = 20.0
+
+
+async def cost_of(relays: list[ClusteredRelay], sandbox: Sandbox) -> tuple[int, list[str], int]:
+    """Return what clients of these relays cost upstream: connections, subscriptions, and credits of Twelve Data."""
+
+    async def read(relay: ClusteredRelay) -> None:
+        async with RelayClient(relay.url, waits_for_relay=True) as client:
+            await client.subscribe(*STREAMS, *FOREX)
+            async for _ in client:
+                pass
+
+    readers = [asyncio.create_task(read(relay)) for relay in relays]
+    try:
+        # What every start costs has been paid by then.
+        await asyncio.sleep(10)
+        before = len(sandbox.twelve_data.requests)
+        await asyncio.sleep(WATCHED_S)
+        # One credit a symbol.
+        spent = sum(1 + call.query.get("symbol", "").count(",") for call in sandbox.twelve_data.requests[before:])
+        return sandbox.binance.connections, sandbox.binance.subscribed, spent
+    finally:
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
+
+
+@pytest.mark.timeout(300)
+async def test_three_relays_cost_the_providers_what_one_costs(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    settings = {"RELAY_TWELVE_DATA_POLL_SECONDS": "1"}
+    async with (
+        Sandbox(pace_s=0.4, extra_symbols=SYMBOLS, forex_always_open=True) as sandbox,
+        nats_running(nats_program(request.config), tmp_path) as nats,
+        aiohttp.ClientSession() as session,
+        AsyncExitStack() as stack,
+    ):
+        lone = ClusteredRelay("lone", sandbox, nats, tmp_path, {**settings, "RELAY_CLUSTER_NATS": ""})
+        stack.push_async_callback(lone.close)
+        await lone.start()
+        connections, subscribed, spent = await cost_of([lone], sandbox)
+        await lone.stop()
+        relays = [ClusteredRelay(name, sandbox, nats, tmp_path, settings) for name in NAMES[:3]]
+        for relay in relays:
+            stack.push_async_callback(relay.close)
+            await relay.start()
+        await RelayCluster(relays, session).settle()
+        of_three = await cost_of(relays, sandbox)
+        print(f"connections {connections}, credits {spent} of one relay; {of_three[0]} and {of_three[2]} of three")
+        assert (connections, subscribed) == (
+            1,
+            sorted(f"{n.split('@')[0].lower()}@kline_{n.split('@')[1]}" for n in STREAMS),
+        )
+        assert spent > 10
+        assert of_three[:2] == (connections, subscribed)
+        # Polls are planned by the second: a few more or less fall into the time.
+        assert of_three[2] <= spent + 4

@@ -13,6 +13,7 @@ from relay import (
     Memory,
     PriceUpdate,
     ProviderInfo,
+    ProviderUnavailable,
     Secret,
     Setting,
     StreamKey,
@@ -51,7 +52,6 @@ class Venue:
         self.most = 0
         self.opened = 0
         self.calls: list[tuple[int | None, int]] = []
-        self.is_away = False
 
     @property
     def subscribed(self) -> list[StreamKey]:
@@ -64,6 +64,7 @@ class VenuePlugin:
 
     def __init__(self, venue: Venue, now: Any, *, has_key: bool) -> None:
         self.memory: Memory | None = None
+        self.reaches_nothing = False
         self._venue = venue
         self._now = now
         key: Any = {"needs_key": "key", "settings": (Setting("key", is_secret=True),)} if has_key else {}
@@ -80,6 +81,8 @@ class VenuePlugin:
     async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         venue, feed = self._venue, object()
         await asyncio.sleep(0.05)
+        if self.reaches_nothing:
+            raise ProviderUnavailable("no route to the venue")
         venue.opened += 1
         venue.open[feed] = set()
         venue.most = max(venue.most, len(venue.open))
@@ -95,7 +98,7 @@ class VenuePlugin:
                     else:
                         yield PriceUpdate(key, price(time, part - 1), ts_event_ms=at * 100)
                 await asyncio.sleep((at + 1) / 10 - self._now())
-                if venue.is_away:
+                if self.reaches_nothing:
                     return
         finally:
             del venue.open[feed]
@@ -103,6 +106,8 @@ class VenuePlugin:
     @hookimpl
     async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
         self._venue.calls.append((start, end))
+        if self.reaches_nothing:
+            raise ProviderUnavailable("no route to the venue")
         await asyncio.sleep(0.03)
         at = int(self._now() * 10 + 1e-6)
         now, part = divmod(at, 10)

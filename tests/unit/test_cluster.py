@@ -125,6 +125,19 @@ async def test_a_relay_that_is_cut_off_serves_its_clients_and_the_others_go_on(t
             hearer.check(cluster.now())
 
 
+async def test_an_owner_that_reaches_nothing_upstream_lets_another_relay_try(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(3)
+        unlucky = cluster.owner()
+        unlucky.plugin.reaches_nothing = True
+        await asyncio.sleep(25)
+        assert cluster.owners != [unlucky.name]
+        for hearer in hearers:
+            assert hearer.stream.status == "connected"
+            hearer.check(cluster.now())
+
+
 async def test_a_lease_that_somebody_else_has_is_given_up(tmp_path: Path) -> None:
     async with small_cluster(tmp_path) as cluster:
         hearers = follow_all(cluster)
