@@ -24,6 +24,8 @@ from relay.core.errors import (
 from relay.core.intervals import INTERVALS
 from relay.core.model import Candle, CandleExtras, Instrument, PriceUpdate, StreamKey, extend
 from relay.core.past_change import PastChange
+from relay.core.written_numbers import WrittenCandle
+from relay.plugins.validation import fault_of_extras
 
 MOST_ITEMS = 20_000
 MOST_KEYS = 5_000
@@ -171,19 +173,27 @@ def _candle(values: Sequence[Any]) -> Candle:
     candle = Candle(_whole(time), *map(_number, numbers))
     if given is None:
         return candle
-    quote_volume, trades, taker_volume, taker_quote_volume, written = _list(given, 5)
+    quote_volume, trades, taker_volume, taker_quote_volume, written, *trade_ids = _list(given, 7)
     for one in (quote_volume, taker_volume, taker_quote_volume):
         _is(one is None or type(one) in (int, float))
     _is(trades is None or type(trades) is int)
     extras = CandleExtras(
         quote_volume, trades, taker_volume, taker_quote_volume, None if written is None else _text(written, 400)
     )
-    return extend(candle, extras)
+    extended = extend(candle, extras)
+    if not trade_ids or fault_of_extras(extended) is not None:
+        return extended
+    # The border trusts what such a candle says of itself, so it is judged here.
+    found = tuple.__new__(WrittenCandle, candle)
+    first, last = map(_whole, trade_ids)
+    found.given, found.trade_ids = extras, (first, last)
+    return found
 
 
 def _row(candle: Candle) -> list[Any]:
     extras = candle.extras
-    return [*candle, None if extras is None else [*extras]]
+    trade_ids = candle.trade_ids if isinstance(candle, WrittenCandle) else None
+    return [*candle, None if extras is None else [*extras, *(trade_ids or ())]]
 
 
 # -- what owners tell ----------------------------------------------------------------------------------

@@ -244,7 +244,11 @@ class Cluster:
 
     async def _look_forever(self) -> None:
         while True:
-            self._look()
+            try:
+                self._look()
+            except Exception:
+                # A mistake that concerns one provider must not end the part in the cluster of all.
+                log.exception("looking at the other relays failed", extra=event("cluster_failed"))
             await asyncio.sleep(LOOK_S)
 
     def _look(self) -> None:
@@ -295,15 +299,21 @@ class Cluster:
 
     async def _lease_forever(self) -> None:
         while True:
-            now = self._clock.monotonic()
-            if now - self._touched_at >= TOUCH_EVERY_S:
-                self._touched_at = now
-                self._start(self._touch(), "touch")
-            for share in self.shares.values():
-                for shared in share.shards:
-                    if shared not in self._busy:
-                        self._step(share, shared, now)
+            try:
+                self._step_all(self._clock.monotonic())
+            except Exception:
+                # As above: leases end by themselves.
+                log.exception("a step of leases failed", extra=event("cluster_failed"))
             await asyncio.sleep(LEASE_EVERY_S)
+
+    def _step_all(self, now: float) -> None:
+        if now - self._touched_at >= TOUCH_EVERY_S:
+            self._touched_at = now
+            self._start(self._touch(), "touch")
+        for share in self.shares.values():
+            for shared in share.shards:
+                if shared not in self._busy:
+                    self._step(share, shared, now)
 
     def _step(self, share: ProviderShare, shared: SharedShard, now: float) -> None:
         if self._is_leaving or (shared.lease.revision is None and not share.is_able(shared, now)):

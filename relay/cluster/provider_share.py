@@ -29,6 +29,8 @@ LOOKED_S = 1.0
 UNREACHED_S = 15.0
 """An owner whose streams are all lost for so long lets another relay try."""
 UNABLE_S = 60.0
+MOST_A_MESSAGE = 2_000
+"""Updates of one message: NATS takes 1 MB by default."""
 PLANS_EVERY_S = 0.5
 STATES_EVERY_S = 10.0
 HERE = ""
@@ -296,10 +298,11 @@ class ProviderShare:
             if not shared.waiting:
                 continue
             items, shared.waiting = shared.waiting, []
-            if is_awake:
+            for at in range(0, len(items) if is_awake else 0, MOST_A_MESSAGE):
                 shared.told += 1
                 self.counts.sent += 1
-                self._bus.send(self._subjects.news(shared.shard), news_body(self._me, shared.told, items))
+                body = news_body(self._me, shared.told, items[at : at + MOST_A_MESSAGE])
+                self._bus.send(self._subjects.news(shared.shard), body)
 
     def _take_news(self, shared: SharedShard, body: bytes) -> None:
         news = read_news(body)

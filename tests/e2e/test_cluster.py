@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from relay.client import RelayClient
+from tests.support.authority import Authority
 from tests.support.conditions import eventually
 from tests.support.nats_server import NatsServer, nats_program, nats_running
 from tests.support.relay_cluster import NAMES, ClusteredRelay, HearingClient, RelayCluster
@@ -255,3 +256,38 @@ async def test_three_relays_cost_the_providers_what_one_costs(request: pytest.Fi
         assert of_three[:2] == (connections, subscribed)
         # Polls are planned by the second: a few more or less fall into the time.
         assert of_three[2] <= spent + 4
+
+
+async def test_relays_reach_nats_by_tls_and_with_a_password_that_nobody_reads(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    authority.issue()
+    options = ("--tls", "--tlscert", str(authority.cert), "--tlskey", str(authority.key))
+    program = nats_program(request.config)
+    async with (
+        Sandbox(forex_always_open=True) as sandbox,
+        nats_running(program, tmp_path, *options, "--user", "relay", "--pass", "hush-hush") as nats,
+        aiohttp.ClientSession() as session,
+        AsyncExitStack() as stack,
+    ):
+
+        async def state_of(name: str, address: str) -> str:
+            settings = {"RELAY_CLUSTER_NATS": f"tls://{address}:{nats.port}", "SSL_CERT_FILE": str(authority.root)}
+            relay = ClusteredRelay(name, sandbox, nats, tmp_path, settings)
+            stack.push_async_callback(relay.close)
+            await relay.start()
+            cluster = RelayCluster([relay], session)
+            async with asyncio.timeout(30):
+                while True:
+                    state = (await cluster.status(relay))["cluster"]
+                    # Whoever is not let in may not know it for a moment.
+                    if state["state"] == "alone" or state["shards"][0]["here"] == "all":
+                        break
+                    await asyncio.sleep(0.1)
+            assert "hush" not in relay.log.read_text(encoding="utf-8")
+            return str(state["state"])
+
+        assert await state_of("a", "relay:hush-hush@127.0.0.1") == "joined"
+        assert await state_of("b", "relay:hush@127.0.0.1") == "alone"
+        assert await state_of("c", "127.0.0.1") == "alone"

@@ -73,6 +73,10 @@ class VenuePlugin:
             history_has_open=True, compare_after_s=(), **key,
         )  # fmt: skip
 
+    def _reach(self) -> None:
+        if self.reaches_nothing:
+            raise ProviderUnavailable("no route to the venue")
+
     @hookimpl
     def relay_provider(self) -> ProviderInfo:
         return self._info
@@ -81,8 +85,7 @@ class VenuePlugin:
     async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         venue, feed = self._venue, object()
         await asyncio.sleep(0.05)
-        if self.reaches_nothing:
-            raise ProviderUnavailable("no route to the venue")
+        self._reach()
         venue.opened += 1
         venue.open[feed] = set()
         venue.most = max(venue.most, len(venue.open))
@@ -98,16 +101,14 @@ class VenuePlugin:
                     else:
                         yield PriceUpdate(key, price(time, part - 1), ts_event_ms=at * 100)
                 await asyncio.sleep((at + 1) / 10 - self._now())
-                if self.reaches_nothing:
-                    return
+                self._reach()
         finally:
             del venue.open[feed]
 
     @hookimpl
     async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
         self._venue.calls.append((start, end))
-        if self.reaches_nothing:
-            raise ProviderUnavailable("no route to the venue")
+        self._reach()
         await asyncio.sleep(0.03)
         at = int(self._now() * 10 + 1e-6)
         now, part = divmod(at, 10)

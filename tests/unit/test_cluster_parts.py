@@ -4,6 +4,7 @@ import math
 import zlib
 from collections import Counter
 
+import orjson
 import pytest
 
 from relay import BadAnswer, Candle, PriceUpdate, RateLimited, StreamKey, UnknownSymbol
@@ -33,6 +34,7 @@ from relay.cluster.shards import Shard, favourite, parse_shard, shard_number
 from relay.cluster.wishes import Wishes
 from relay.core.model import ExtendedCandle
 from relay.core.past_change import PastChange
+from relay.core.written_numbers import WrittenCandle, written_candle
 
 A, B = StreamKey("A", "1m"), StreamKey("EUR/USD", "1M")
 FREE_FOR_ME = LeaseView(None, "me")
@@ -198,9 +200,11 @@ def test_what_an_owner_tells_arrives_as_it_was() -> None:
         taker_quote_volume=2.0,
         written=".8",
     )
+    written = written_candle(60, ["1.50", "2.00", "1.00", "1.75", "3.0", "5.25", "1.0", "2.0"], 7, trade_ids=(11, 17))
     items: list[tuple[StreamKey, Item]] = [
         (A, PriceUpdate(A, Candle(60, 1.0, 2.0, 0.5, 1.5, 10.0), is_closed=True, ts_event_ms=61_000)),
         (A, PriceUpdate(A, extended)),
+        (A, PriceUpdate(A, written)),
         (B, StateTold("market_closed", "opens on Monday")),
         (B, PlanTold(12.5, None)),
         (B, PastChange(B, 500, 100, True, 2.0)),
@@ -212,6 +216,20 @@ def test_what_an_owner_tells_arrives_as_it_was() -> None:
     found = news.items[1][1]
     assert isinstance(found, PriceUpdate)
     assert found.candle.extras == extended.extras
+    found = news.items[2][1]
+    assert isinstance(found, PriceUpdate)
+    assert isinstance(found.candle, WrittenCandle)
+    assert (found.candle.extras, found.candle.trade_ids) == (written.extras, (11, 17))
+
+
+def test_what_a_candle_says_of_itself_is_not_believed_unseen() -> None:
+    row = [0, "A", "1m", True, None, 60, 1.0, 1.0, 1.0, 1.0, 1.0, [-5.0, 7, 1.0, 2.0, "nonsense", 11, 17]]
+    news = read_news(orjson.dumps(["me", 1, [row]]))
+    assert news is not None
+    found = news.items[0][1]
+    assert isinstance(found, PriceUpdate)
+    # The border judges it as it judges all that are not of the trusted kind.
+    assert type(found.candle) is ExtendedCandle
 
 
 def test_heartbeats_wishes_and_questions_arrive_as_they_were() -> None:
