@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 ALONE_S = 2.0
 """A relay that could write nothing to the bucket for so long serves alone."""
 LOOK_S = 0.1
+PAUSED_S = 0.6
+"""A process that did not look for so long did not run, or was kept from it."""
 LEASE_EVERY_S = 0.1
 WISHES_EVERY_S = 5.0
 TOUCH_EVERY_S = 0.5
@@ -82,7 +84,7 @@ class Cluster:
         self._works: set[asyncio.Task[None]] = set()
         self._alone_since: float | None = None
         self._is_leaving = False
-        self._started_at = clock.monotonic()
+        self._looked_at = clock.monotonic()
         self._alone_count = 0
 
     # -- putting it together -------------------------------------------------------------------------
@@ -138,7 +140,7 @@ class Cluster:
         self._bus.listen(self._subjects.asks, self._hear_ask)
         self._bus.listen(self._subjects.memories, self._hear_memory)
         self._bus.answer(self._subjects.calls(self.id), self._desk.answer)
-        self._started_at = self._written_at = self._clock.monotonic()
+        self._written_at = self._looked_at = self._clock.monotonic()
         self._tasks = [
             asyncio.create_task(self._look_forever(), name="look at relays"),
             asyncio.create_task(self._lease_forever(), name="leases"),
@@ -253,6 +255,10 @@ class Cluster:
 
     def _look(self) -> None:
         now = self._clock.monotonic()
+        paused_s, self._looked_at = now - self._looked_at, now
+        if paused_s > PAUSED_S:
+            # Nothing could be written meanwhile, whatever the bus is like.
+            self._written_at += paused_s
         self._note_alone(now)
         for share in self.shares.values():
             share.look(now, is_alone=self.is_alone)

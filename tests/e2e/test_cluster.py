@@ -181,10 +181,11 @@ Fault = Callable[[Trial], Coroutine[Any, Any, None]]
 
 
 @pytest.mark.timeout(1500)
+@pytest.mark.parametrize("shards", ["1", "4"])
 async def test_clients_of_all_relays_are_told_the_truth_when_owners_are_killed(
-    request: pytest.FixtureRequest, tmp_path: Path
+    shards: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    async with trial(request.config, tmp_path) as running:
+    async with trial(request.config, tmp_path, RELAY_CLUSTER_SHARDS=shards) as running:
         await kill_owner(running, request.config.getoption("--cluster-kills"))
         await running.judge()
 
