@@ -24,10 +24,11 @@ from relay.cluster.carrier import Carrier, OnItem
 from relay.cluster.duty import Duty
 from relay.cluster.lease import LEASE_TIMING, LeaseTiming, Move
 from relay.cluster.peers import BEAT_S, Peers
-from relay.cluster.provider_share import ProviderShare, SharedShard, Subjects
+from relay.cluster.provider_share import ProviderShare
 from relay.cluster.remote_history import HistoryDesk, RemoteHistory
 from relay.cluster.shared_memory import SharedMemory
 from relay.cluster.shared_provider import SharedProvider
+from relay.cluster.shared_shard import SharedShard, Subjects
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate
 from relay.core.saved_value import Memory

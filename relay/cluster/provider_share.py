@@ -4,17 +4,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
 
-from relay.cluster.bus import Bus, BusListener
+from relay.cluster.bus import Bus
 from relay.cluster.bus_messages import ClaimTold, Item, PlanTold, StateTold, Wish, news_body, read_news, wish_bodies
 from relay.cluster.carrier import Carrier
 from relay.cluster.duty import Duty, duty
-from relay.cluster.lease import LEASE_TIMING, Lease, LeaseTiming, LeaseView
+from relay.cluster.lease import LEASE_TIMING, LeaseTiming, LeaseView
 from relay.cluster.peers import Peers
 from relay.cluster.remote_history import RemoteHistory
 from relay.cluster.shards import Shard, shard_number
 from relay.cluster.shared_feed import SharedFeed
+from relay.cluster.shared_shard import BusCounts, SharedShard, Subjects
 from relay.cluster.wishes import Wishes
 from relay.core.clock import Clock
 from relay.core.errors import ProviderTimeout, ProviderUnavailable
@@ -35,64 +35,6 @@ PLANS_EVERY_S = 0.5
 STATES_EVERY_S = 10.0
 HERE = ""
 """The source of a shard that this relay carries itself."""
-
-
-class Subjects(NamedTuple):
-    """The names of what relays tell each other, all below one prefix."""
-
-    prefix: str
-
-    @property
-    def beats(self) -> str:
-        return f"{self.prefix}.beat"
-
-    @property
-    def wishes(self) -> str:
-        return f"{self.prefix}.want"
-
-    @property
-    def asks(self) -> str:
-        return f"{self.prefix}.ask"
-
-    @property
-    def memories(self) -> str:
-        return f"{self.prefix}.memory"
-
-    def news(self, shard: Shard) -> str:
-        return f"{self.prefix}.news.{shard}"
-
-    def calls(self, id_: str) -> str:
-        return f"{self.prefix}.call.{id_}"
-
-
-class BusCounts:
-    """What passed over the bus for one provider; `lost` are messages that should have come between others."""
-
-    __slots__ = ("lost", "nonsense", "received", "sent")
-
-    def __init__(self) -> None:
-        self.sent = self.received = self.lost = self.nonsense = 0
-
-
-class SharedShard:
-    """What this relay knows of one shard, and does about it."""
-
-    def __init__(self, shard: Shard, me: str, timing: LeaseTiming) -> None:
-        self.shard = shard
-        self.lease = Lease(me, timing)
-        self.duty = Duty.NONE
-        self.revision = 0
-        """Of the lease it had last: what it claims while it waits for the next owner to be live."""
-        self.taken_at = self.reached_at = 0.0
-        self.unable_until = 0.0
-        self.source: str | None = None
-        self.unowned_since: float | None = None
-        self.contested_since: float | None = None
-        self.told = 0
-        self.waiting: list[tuple[StreamKey, Item]] = []
-        self.listening: BusListener | None = None
-        self.numbers: dict[str, int] = {}
-        """Of each sender the number of the message that is due."""
 
 
 class ProviderShare:

@@ -3,38 +3,53 @@
 import math
 import zlib
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
 
-from relay import BadAnswer, Candle, PriceUpdate, RateLimited, StreamKey, UnknownSymbol
+from relay import (
+    BadAnswer,
+    Candle,
+    PriceUpdate,
+    ProviderTimeout,
+    ProviderUnavailable,
+    RateLimited,
+    StreamKey,
+    UnknownSymbol,
+)
 from relay.cluster.bus_messages import (
     ClaimTold,
     Heartbeat,
-    HistoryCall,
     Item,
     PlanTold,
     StateTold,
-    candles_answer,
-    error_answer,
     heartbeat_body,
-    history_body,
     news_body,
-    read_candles,
     read_heartbeat,
     read_news,
-    read_question,
     read_wish,
     wish_bodies,
 )
 from relay.cluster.duty import Duty, duty
+from relay.cluster.history_messages import (
+    HistoryCall,
+    candles_answer,
+    error_answer,
+    history_body,
+    read_candles,
+    read_question,
+)
 from relay.cluster.lease import Lease, LeaseView, Move
 from relay.cluster.peers import Peers
+from relay.cluster.remote_history import RemoteHistory
 from relay.cluster.shards import Shard, favourite, parse_shard, shard_number
 from relay.cluster.wishes import Wishes
 from relay.core.model import ExtendedCandle
 from relay.core.past_change import PastChange
 from relay.core.written_numbers import WrittenCandle, written_candle
+from tests.support.fake_bus import FakeBroker, FakeBus
 
 A, B = StreamKey("A", "1m"), StreamKey("EUR/USD", "1M")
 FREE_FOR_ME = LeaseView(None, "me")
@@ -264,3 +279,48 @@ def test_an_answer_that_unfolds_to_too_much_is_refused() -> None:
 
     with pytest.raises(BadAnswer):
         read_candles(b"1" + zlib.compress(b"[" * (9 * 2**20)))
+
+
+# -- history of another relay --------------------------------------------------------------------------
+
+
+class AnsweringOwner:
+    """A provider as the asking relay has it, at minute 10 and 5 s, and what the owner answers."""
+
+    name = "binance"
+
+    def __init__(self, open_time: int | None) -> None:
+        self.clock = SimpleNamespace(now=lambda: 605.0)
+        rows = [Candle(540, 1.0, 1.0, 1.0, 1.0), Candle(600, 1.0, 1.0, 1.0, 1.0)]
+        broker = FakeBroker()
+        bus = FakeBus(broker)
+
+        async def answer(body: bytes) -> bytes:
+            return candles_answer([one for one in rows if open_time is None or one.time <= open_time], open_time)
+
+        broker.answer("to owner", answer)
+        self.history = RemoteHistory(bus, lambda id_: f"to {id_}")
+
+    async def candles(self, owner: str | None = "owner") -> list[int] | None:
+        provider: Any = self
+        found = await self.history.candles(provider, lambda: owner, A, 540, 660, 5)
+        return None if found is None else [one.time for one in found]
+
+
+async def test_history_comes_from_the_owner_with_the_open_candle_last() -> None:
+    assert await AnsweringOwner(600).candles() == [540, 600]
+    assert await AnsweringOwner(None).candles() == [540, 600]
+    assert await AnsweringOwner(600).candles("") is None, "the provider is asked by the owner itself"
+
+
+async def test_a_candle_that_is_open_at_the_owner_and_over_here_is_not_taken() -> None:
+    # It would be stored as closed, with values that are not its last ones.
+    with pytest.raises(ProviderUnavailable, match="not closed there yet"):
+        await AnsweringOwner(540).candles()
+
+
+async def test_history_fails_when_no_relay_has_the_provider() -> None:
+    with pytest.raises(ProviderUnavailable, match="no relay"):
+        await AnsweringOwner(600).candles(None)
+    with pytest.raises(ProviderTimeout):
+        await AnsweringOwner(600).candles("nobody")

@@ -110,7 +110,9 @@ function relays({ state, message, node, relays: seen, shards }) {
   return {
     title: "Relays",
     figure: state === "alone" ? "alone" : count.format(seen.length),
-    detail: message || `this is ${node}, owns ${owned} of ${some(shards.length, "shard")}${lone ? `, ${lone} without owner` : ""}`,
+    detail:
+      message ||
+      `this is ${node}, owns ${owned} of ${some(shards.length, "shard")}${lone ? `, ${lone} without owner` : ""}`,
     level: state === "alone" ? "bad" : lone ? "warn" : undefined,
   };
 }
