@@ -3,13 +3,10 @@
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple
 
-import orjson
-
-from relay.cluster.bus import Bus, BusError
+from relay.cluster.bus import Bus
 from relay.cluster.bus_messages import (
     Heartbeat,
     ask_body,
@@ -21,14 +18,16 @@ from relay.cluster.bus_messages import (
     read_wish,
 )
 from relay.cluster.carrier import Carrier, OnItem
+from relay.cluster.cluster_report import ClusterReport, Loneliness
 from relay.cluster.duty import Duty
-from relay.cluster.lease import LEASE_TIMING, LeaseTiming, Move
+from relay.cluster.lease import LEASE_TIMING, LeaseTiming
+from relay.cluster.lease_keeper import LeaseKeeper
 from relay.cluster.peers import BEAT_S, Peers
 from relay.cluster.provider_share import ProviderShare
 from relay.cluster.remote_history import HistoryDesk, RemoteHistory
 from relay.cluster.shared_memory import SharedMemory
 from relay.cluster.shared_provider import SharedProvider
-from relay.cluster.shared_shard import SharedShard, Subjects
+from relay.cluster.shared_shard import Subjects
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate
 from relay.core.saved_value import Memory
@@ -37,7 +36,6 @@ from relay.plugins.provider import Provider
 from relay.supervision.supervisor import Listings
 from relay.supervision.timing import FeedTiming
 from relay.telemetry.events import event
-from relay.telemetry.histogram import LAG_BOUNDS_S, Histogram
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +44,7 @@ ALONE_S = 2.0
 LOOK_S = 0.1
 PAUSED_S = 0.6
 """A process that did not look for so long did not run, or was kept from it."""
-LEASE_EVERY_S = 0.1
 WISHES_EVERY_S = 5.0
-TOUCH_EVERY_S = 0.5
-CONTESTED_S = 5.0
-"""Two owners for so long are no hand-over."""
 
 
 class ClusterPlan(NamedTuple):
@@ -68,7 +62,6 @@ class Cluster:
     def __init__(self, plan: ClusterPlan, bus: Bus, clock: Clock, id_: str | None = None) -> None:
         self.plan = plan
         self.id = id_ or os.urandom(6).hex()
-        self.round_trip = Histogram(LAG_BOUNDS_S)
         self.shares: dict[str, ProviderShare] = {}
         self.remote = RemoteHistory(bus, lambda id_: self._subjects.calls(id_))
         self.nonsense = 0
@@ -78,13 +71,30 @@ class Cluster:
         self._peers = Peers()
         self._memories: dict[str, SharedMemory] = {}
         self._desk: HistoryDesk | None = None
-        self._written_at = self._touched_at = clock.monotonic()
         self._beat_at = self._wished_at = 0.0
-        self._busy: set[SharedShard] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._works: set[asyncio.Task[None]] = set()
         self._alone_since: float | None = None
-        self._is_leaving = False
+        self._keeper = LeaseKeeper(
+            self.id,
+            plan.node,
+            bus,
+            clock,
+            self.shares,
+            on_change=self._look,
+            on_news=self._beat,
+            ask=lambda shard: bus.send(self._subjects.asks, ask_body(self.id, shard)),
+        )
+        self._report = ClusterReport(
+            self.id,
+            plan.node,
+            plan.namespace,
+            bus=bus,
+            peers=self._peers,
+            shares=self.shares,
+            remote=self.remote,
+            keeper=self._keeper,
+        )
         self._looked_at = clock.monotonic()
         self._alone_count = 0
 
@@ -141,21 +151,14 @@ class Cluster:
         self._bus.listen(self._subjects.asks, self._hear_ask)
         self._bus.listen(self._subjects.memories, self._hear_memory)
         self._bus.answer(self._subjects.calls(self.id), self._desk.answer)
-        self._written_at = self._looked_at = self._clock.monotonic()
-        self._tasks = [
-            asyncio.create_task(self._look_forever(), name="look at relays"),
-            asyncio.create_task(self._lease_forever(), name="leases"),
-        ]
+        self._looked_at = self._clock.monotonic()
+        self._keeper.start()
+        self._tasks = [asyncio.create_task(self._look_forever(), name="look at relays")]
 
     @property
     def is_alone(self) -> bool:
         """Whether this relay serves without the others, because leases cannot be written."""
         return self._alone_since is not None
-
-    @property
-    def alone_count(self) -> int:
-        """How often it was alone."""
-        return self._alone_count
 
     def carrier_of(self, provider: str) -> Carrier | None:
         """Return what carries a provider's streams upstream here."""
@@ -215,7 +218,7 @@ class Cluster:
         is_owner = shared.lease.is_held(now)
         # Only who is seen to be the favourite: anybody may ask.
         if is_owner and id_ != self.id and share.view(shared, now).favourite == id_:
-            self._start(self._hand_over(share, shared), "hand over")
+            self._keeper.hand_over(share, shared)
 
     def _hear_memory(self, body: bytes) -> None:
         heard = read_memory(body)
@@ -259,7 +262,7 @@ class Cluster:
         paused_s, self._looked_at = now - self._looked_at, now
         if paused_s > PAUSED_S:
             # Nothing could be written meanwhile, whatever the bus is like.
-            self._written_at += paused_s
+            self._keeper.written_at += paused_s
         self._note_alone(now)
         for share in self.shares.values():
             share.look(now, is_alone=self.is_alone)
@@ -275,7 +278,7 @@ class Cluster:
                     memory.tell()
 
     def _note_alone(self, now: float) -> None:
-        is_alone = now - self._written_at >= ALONE_S
+        is_alone = now - self._keeper.written_at >= ALONE_S
         if is_alone and self._alone_since is None:
             self._alone_since = now
             self._alone_count += 1
@@ -296,141 +299,17 @@ class Cluster:
             self.id,
             self.plan.node,
             now,
-            frozenset() if self._is_leaving else able,
-            {} if self._is_leaving else claims,
-            self._is_leaving,
+            frozenset() if self._keeper.is_leaving else able,
+            {} if self._keeper.is_leaving else claims,
+            self._keeper.is_leaving,
         )
         self._bus.send(self._subjects.beats, heartbeat_body(beat))
-
-    # -- leases --------------------------------------------------------------------------------------
-
-    async def _lease_forever(self) -> None:
-        while True:
-            try:
-                self._step_all(self._clock.monotonic())
-            except Exception:
-                # As above: leases end by themselves.
-                log.exception("a step of leases failed", extra=event("cluster_failed"))
-            await asyncio.sleep(LEASE_EVERY_S)
-
-    def _step_all(self, now: float) -> None:
-        if now - self._touched_at >= TOUCH_EVERY_S:
-            self._touched_at = now
-            self._start(self._touch(), "touch")
-        for share in self.shares.values():
-            for shared in share.shards:
-                if shared not in self._busy:
-                    self._step(share, shared, now)
-
-    def _step(self, share: ProviderShare, shared: SharedShard, now: float) -> None:
-        if self._is_leaving or (shared.lease.revision is None and not share.is_able(shared, now)):
-            return
-        if shared.lease.is_held(now) and share.should_yield(shared, now):
-            log.warning(
-                "this relay gives %s up, because it reaches nothing of it upstream",
-                shared.shard,
-                extra=event("shard_yielded", shard=str(shared.shard)),
-            )
-            self._busy.add(shared)
-            self._start(self._yield(share, shared), f"yield {shared.shard}")
-            return
-        match shared.lease.move(now, share.view(shared, now)):
-            case Move.TAKE:
-                self._busy.add(shared)
-                self._start(self._write(share, shared, None), f"take {shared.shard}")
-            case Move.RENEW:
-                self._busy.add(shared)
-                self._start(self._write(share, shared, shared.lease.revision), f"renew {shared.shard}")
-            case Move.ASK:
-                self._bus.send(self._subjects.asks, ask_body(self.id, shared.shard))
-            case _:
-                pass
-
-    async def _write(self, share: ProviderShare, shared: SharedShard, revision: int | None) -> None:
-        asked_at, name = self._clock.monotonic(), f"lease.{shared.shard}"
-        value = orjson.dumps({"id": self.id, "node": self.plan.node})
-        try:
-            if revision is None:
-                written = await self._bus.take(name, value)
-            else:
-                written = await self._bus.renew(name, value, revision)
-        except BusError:
-            return
-        finally:
-            self._busy.discard(shared)
-        self._note_written(asked_at)
-        if written is not None and (self._is_leaving or shared.lease.revision != revision):
-            # It was handed over meanwhile.
-            await self._give_up(shared, written)
-            return
-        if written is None:
-            if revision is not None and shared.lease.revision == revision:
-                shared.lease.lose()
-                share.handovers["lost"] += 1
-                self._look()
-            return
-        share.hold(shared, written, asked_at)
-        if revision is None:
-            log.info("this relay takes %s", shared.shard, extra=event("shard_taken", shard=str(shared.shard)))
-            self._look()
-            self._beat()
-
-    async def _touch(self) -> None:
-        asked_at = self._clock.monotonic()
-        try:
-            await self._bus.touch(f"relay.{self.id}", b"")
-        except BusError:
-            return
-        self._note_written(asked_at)
-        self.round_trip.observe(self._clock.monotonic() - asked_at)
-
-    def _note_written(self, asked_at: float) -> None:
-        self._written_at = max(self._written_at, asked_at)
-
-    async def _hand_over(self, share: ProviderShare, shared: SharedShard) -> None:
-        """Give the lease up; the streams are carried until the next owner is live, if the provider lets that be."""
-        revision = shared.lease.revision
-        if revision is None:
-            return
-        shared.lease.hand_over(self._clock.monotonic())
-        share.handovers["given"] += 1
-        log.info("this relay hands %s over", shared.shard, extra=event("shard_given", shard=str(shared.shard)))
-        self._look()
-        await share.let_go()
-        await self._give_up(shared, revision)
-        self._beat()
-
-    async def _yield(self, share: ProviderShare, shared: SharedShard) -> None:
-        try:
-            await self._hand_over(share, shared)
-        finally:
-            self._busy.discard(shared)
-
-    async def _give_up(self, shared: SharedShard, revision: int) -> None:
-        # Otherwise it ends by itself.
-        with suppress(BusError):
-            await self._bus.give_up(f"lease.{shared.shard}", revision)
 
     # -- the end -------------------------------------------------------------------------------------
 
     async def leave(self) -> None:
         """Give all leases up at once, so that others take what this relay carried while its clients move to them."""
-        if self._is_leaving or not self._tasks:
-            return
-        self._is_leaving = True
-        held = [
-            (share, shared, shared.lease.revision)
-            for share in self.shares.values()
-            for shared in share.shards
-            if shared.lease.revision is not None
-        ]
-        for _, shared, _ in held:
-            shared.lease.lose()
-        self._look()
-        for share in {share: None for share, _, _ in held}:
-            await share.let_go()
-        await asyncio.gather(*(self._give_up(shared, revision) for _, shared, revision in held if revision))
-        self._beat()
+        await self._keeper.leave()
 
     async def close(self) -> None:
         """End everything."""
@@ -438,7 +317,7 @@ class Cluster:
         tasks = [*self._tasks, *self._works]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._keeper.close(), return_exceptions=True)
         await asyncio.gather(*(share.close() for share in self.shares.values()))
         await self._bus.close()
 
@@ -446,53 +325,5 @@ class Cluster:
 
     def document(self) -> dict[str, Any]:
         """Return the state as JSON values, for `status`."""
-        now = self._clock.monotonic()
-        beats = sorted(self._peers.alive(now), key=lambda beat: beat.node)
-        counts = [share.counts for share in self.shares.values()]
-        middle, worst = self.round_trip.quantile(0.5), self.round_trip.quantile(0.99)
-        return {
-            "node": self.plan.node,
-            "namespace": self.plan.namespace,
-            "state": "alone" if self.is_alone else "joined",
-            "message": "NATS cannot be used: this relay serves its own clients alone" if self.is_alone else "",
-            "alone_count": self._alone_count,
-            "relays": [
-                {"node": self.plan.node, "id": self.id, "here": True, "shards": len(self._claimed(now))},
-                *({"node": b.node, "id": b.id, "here": False, "shards": len(b.claims)} for b in beats),
-            ],
-            "shards": [self._shard(share, shared, now) for share in self.shares.values() for shared in share.shards],
-            "bus": {
-                "connected": self._bus.is_connected,
-                "round_trip_ms": None
-                if middle is None or worst is None
-                else {"p50": round(middle * 1000, 2), "p99": round(worst * 1000, 2)},
-                "sent": sum(one.sent for one in counts),
-                "received": sum(one.received for one in counts),
-                "lost": sum(one.lost for one in counts) + self._bus.lost,
-                "invalid": sum(one.nonsense for one in counts) + self.nonsense,
-            },
-            "history_calls": {
-                "asked": self.remote.asked,
-                "failed": self.remote.failed,
-                "answered": 0 if self._desk is None else self._desk.answered,
-            },
-        }
-
-    def _claimed(self, now: float) -> Mapping[object, object]:
-        return {shard: claim for share in self.shares.values() for shard, claim in share.claims(now).items()}
-
-    def _shard(self, share: ProviderShare, shared: SharedShard, now: float) -> dict[str, Any]:
-        owners = [beat.node for beat in self._peers.claims(shared.shard, now)]
-        if shared.shard in share.claims(now):
-            owners.insert(0, self.plan.node)
-        contested = shared.contested_since
-        unowned = shared.unowned_since
-        return {
-            "shard": str(shared.shard),
-            "provider": shared.shard.provider,
-            "owner": owners[0] if owners else None,
-            "owners": len(owners),
-            "here": shared.duty.value,
-            "contested": contested is not None and now - contested >= CONTESTED_S,
-            "unowned_s": 0.0 if unowned is None else round(now - unowned, 1),
-        }
+        state = Loneliness(self.is_alone, self._alone_count, self.nonsense)
+        return self._report.document(self._clock.monotonic(), state, self._desk)
