@@ -9,7 +9,7 @@ import pytest
 from relay.cluster.bus_messages import news_body
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from tests.support.fake_bus import BusFaults
-from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, small_cluster
+from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, price, small_cluster
 
 
 def follow_all(cluster: SmallCluster) -> list[Hearer]:
@@ -160,6 +160,19 @@ async def test_shards_are_spread_and_each_stream_is_carried_once(tmp_path: Path)
         assert len(cluster.venue.open) > 1
         for hearer in hearers:
             hearer.check(cluster.now())
+
+
+async def test_what_an_owner_learns_of_the_past_is_told_at_all_relays(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        owner = cluster.owner()
+        hearers = [relay.follow(A) for relay in cluster.relays if relay is not owner]
+        await asyncio.sleep(5)
+        time = hearers[0].closed[-2].time
+        learnt = price(time)._replace(volume=77.0)
+        owner.cluster.share_news("venue", [PriceUpdate(A, learnt, is_closed=True)])
+        await asyncio.sleep(0.1)
+        for hearer in hearers:
+            assert [one.candle for one in hearer.told if one.is_revised] == [learnt]
 
 
 async def test_history_is_asked_for_once_for_all(tmp_path: Path) -> None:
