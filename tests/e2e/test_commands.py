@@ -22,6 +22,7 @@ from relay.commands.tail_table import TailTable
 from relay.core.model import Candle, StreamKey
 from relay.protocol.fields import WHERE_SYMBOLS_ARE
 from tests.support.client_readings import relay
+from tests.support.loopback_server import free_port
 from tests.support.stand_in_relay import StandInRelay, problem_json
 
 __all__ = ["relay"]
@@ -94,6 +95,16 @@ async def piped(relay: StandInRelay, *words: str, program: str = PROGRAM) -> asy
 
 
 # -- tail -----------------------------------------------------------------------------------------------------------
+
+
+async def test_command_goes_on_at_the_next_address(relay: StandInRelay) -> None:
+    away = f"127.0.0.1:{free_port()}"
+    listed = await run(relay, "symbols", "--url", f"{away}, {relay.url}")
+    assert (listed.exit_code, listed.output) == (0, "BTCUSDT\n")
+    tailed = await run(relay, "tail", "BTCUSDT@1m", "--count", "1", RELAY_URL=f"{away},{relay.url}")
+    assert tailed.exit_code == 0
+    refused = await run(relay, "symbols", "--url", f"{relay.url},")
+    assert refused.exit_code == 2
 
 
 async def test_tail_prints_one_update_a_line_and_marks_closed_candles(relay: StandInRelay) -> None:

@@ -9,7 +9,6 @@ import os
 import random
 import re
 import signal
-import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
@@ -29,6 +28,7 @@ from relay.streams.subscriptions import Stream
 from relay.supervision.timing import FeedTiming
 from tests.support.conditions import eventually
 from tests.support.javascript_client import SUPPORT, find_node, node_of
+from tests.support.loopback_server import free_port
 from tests.support.running_relay import Running, end_process, start_relay
 from tests.support.served_files import client_file
 from tests.support.soak import (
@@ -448,13 +448,6 @@ def agree(clients: Sequence[Client], relay: Running) -> bool:
 
 
 # -- the relay is killed ---------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def start_process(sandbox: UntidySandbox, port: int, database: Path) -> asyncio.subprocess.Process:

@@ -116,13 +116,13 @@ async def start_client(request: pytest.FixtureRequest) -> AsyncIterator[StartCli
     node = node_of(request.config)
     async with AsyncExitStack() as stack:
 
-        async def start(url: str, *, iterates: bool = True, **options: object) -> JsClient:
+        async def start(url: str | list[str], *, iterates: bool = True, **options: object) -> JsClient:
             process = await asyncio.create_subprocess_exec(
                 *(
                     node,
                     str(SUPPORT / "js_client.mjs"),
                     str(client_file()),
-                    url,
+                    url if isinstance(url, str) else orjson.dumps(url).decode(),
                     orjson.dumps(QUICK | options).decode(),
                 ),
                 stdin=PIPE,

@@ -218,7 +218,7 @@ def test_client_takes_what_is_told_again_even_if_it_is_the_same() -> None:
     assert not progress.take_update(heard(10, is_revised=True))
     progress.take_outdated(0, 660)
     assert progress.take_update(heard(10, is_revised=True, revision=7))
-    assert progress.revision == 7
+    assert progress.request()["revision"] == 7
 
 
 def test_client_that_is_cut_off_before_the_new_prices_asks_for_them() -> None:
