@@ -20,6 +20,7 @@ from relay.telemetry.events import event
 log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "relay.providers"
+FOR_INSTANCES = "uses "
 
 Files: TypeAlias = MutableMapping[Path, ModuleType]
 """The modules that files were imported as."""
@@ -29,7 +30,8 @@ class Door(NamedTuple):
     """Where one plugin comes in, before it is imported: `find` does that.
 
     `name` is what its provider is called, as far as that is known before. `distribution` and `version` are of the
-    package that it is installed with, "" where there is none.
+    package that it is installed with, "" where there is none. With `is_for_instances` it is off by itself, and comes in
+    where an instance uses it.
     """
 
     source: str
@@ -37,6 +39,7 @@ class Door(NamedTuple):
     name: str
     version: str = ""
     distribution: str = ""
+    is_for_instances: bool = False
 
     def __str__(self) -> str:
         return f"{self.source} of {self.distribution} {self.version}" if self.distribution else self.source
@@ -67,10 +70,15 @@ def installed() -> Iterator[Door]:
 
 
 def builtin(plugin: object) -> Door:
-    """Return the door of what is delivered with the relay: an object, or a text `package.name:Class`."""
+    """Return the door of what is delivered with the relay: an object, or a text `package.name:Class`.
+
+    Behind the word `uses` it is one for instances only.
+    """
     if isinstance(plugin, str):
-        _, _, path = plugin.partition(":")
-        return Door(f"builtin:{path}", partial(import_named, plugin), guess_name(plugin))
+        text = plugin.removeprefix(FOR_INSTANCES)
+        _, _, path = text.partition(":")
+        door = Door(f"builtin:{path}", partial(import_named, text), guess_name(text))
+        return door._replace(is_for_instances=text != plugin)
     name = getattr(plugin, "__name__", type(plugin).__name__)
     return Door(f"builtin:{name}", partial(_itself, plugin), "")
 

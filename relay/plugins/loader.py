@@ -101,7 +101,8 @@ class PluginHost:
         for door in self._doors(builtin, named, installed=installed):
             # Who names a module or a file can as well leave it out, and its name need not be the provider's.
             is_known = door.name.isidentifier() and not door.source.startswith(("file:", "module:"))
-            if is_known and door.name not in used and not is_enabled(config, door.name):
+            is_on = is_enabled(config, door.name) and not door.is_for_instances
+            if is_known and door.name not in used and not is_on:
                 self._unused[door.name] = door
                 continue
             self._take(door)
@@ -201,7 +202,7 @@ class PluginHost:
         """
         named = instances(config)
         wanted: dict[str, ProviderPlugin] = {}
-        off = {name: SwitchedOff(name, door) for name, door in self._unused.items()}
+        off = {name: SwitchedOff(name, door) for name, door in self._unused.items() if not door.is_for_instances}
         for name in dict.fromkeys((*self.found, *named)):
             uses = named.get(name, name)
             if uses in self.found:
@@ -213,6 +214,8 @@ class PluginHost:
                 off[name] = SwitchedOff(name, self._unused.get(uses), uses)
         check_variables(config, [found.info._replace(name=name) for name, found in wanted.items()])
         for name, found in wanted.items():
+            if found.door.is_for_instances and name not in named:
+                continue
             if is_enabled(config, name):
                 settings = provider_settings(config, found.info._replace(name=name))
                 try:

@@ -66,6 +66,7 @@ _MOST_AT_A_TIME = 100
 _MOST_TOLD = 100_000
 _LONGEST_SPELLING = 10_000
 """More than any spelling of a secret has."""
+_MOST_ORIGINS = 64
 _MOST_MARKETS = 4096
 
 
@@ -426,6 +427,20 @@ class Provider:
                 raise BadAnswer(f"provider {self.name}: relay_budgets: {fault}")
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             self.failures.judged("relay_budgets", error)
+            return ()
+        return found
+
+    def origins(self) -> Sequence[str]:
+        """Return the marks of the relays that the candles come through; nothing if the plugin fails, or asks none."""
+        if "relay_origins" not in self._hooks:
+            return ()
+        try:
+            answer = self._ask("relay_origins")
+            found = () if answer is None else tuple(answer)
+            if len(found) > _MOST_ORIGINS or not all(isinstance(one, str) for one in found):
+                raise BadAnswer(f"provider {self.name}: relay_origins returned no texts, or more than {_MOST_ORIGINS}")
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_origins", error)
             return ()
         return found
 

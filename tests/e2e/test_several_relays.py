@@ -4,10 +4,12 @@
 """
 
 import asyncio
+import os
 import random
 import signal
+import sys
 import time
-from asyncio.subprocess import Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -25,6 +27,17 @@ from tests.support.soak import Faulter, MarketTruth
 from tests.support.untidy import UntidySandbox
 
 Start = Callable[[], Awaitable[Process]]
+
+LEAF = """
+facades = []
+[providers.binance]
+enabled = false
+[providers.twelve_data]
+enabled = false
+[providers.upstream]
+uses = "relay"
+urls = ["{url}"]
+"""
 
 
 class Victim:
@@ -48,6 +61,20 @@ async def victim(start: Start) -> AsyncIterator[Victim]:
         yield found
     finally:
         await end_process(found.process)
+
+
+async def start_leaf(url: str, port: int, folder: Path) -> Process:
+    """Start a relay whose only provider is the one at an address."""
+    (folder / "leaf.toml").write_text(LEAF.format(url=url), encoding="utf-8")
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("RELAY_")}
+    words = ("--config", "leaf.toml", "--port", str(port), "--database", str(folder / "leaf.db"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "serve", *words, "--log-level", "error"), env=environ, cwd=folder, stdout=PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        assert await process.stdout.readline(), "the leaf did not start"
+    return process
 
 
 async def judge(
@@ -125,3 +152,16 @@ async def test_clients_with_two_addresses_lose_repeat_and_change_no_candle(
             victims.append(await stack.enter_async_context(victim(start)))
             proxies.append(await stack.enter_async_context(RudeProxy(port, random.Random(seed + number), hole_s=4.0)))
         await judge(request, tmp_path, sandbox, [proxy.url for proxy in proxies], victims, proxies)
+
+
+@pytest.mark.soak
+async def test_leaf_of_a_root_that_is_killed_loses_repeats_and_changes_no_candle(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    seed, root_port, leaf_port = request.config.getoption("--soak-seed"), free_port(), free_port()
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(market(request))
+        root = await stack.enter_async_context(victim(lambda: start_process(sandbox, root_port, tmp_path / "root.db")))
+        proxy = await stack.enter_async_context(RudeProxy(root_port, random.Random(seed + 1), hole_s=4.0))
+        await stack.enter_async_context(victim(lambda: start_leaf(proxy.url, leaf_port, tmp_path)))
+        await judge(request, tmp_path, sandbox, f"http://127.0.0.1:{leaf_port}", [root], [proxy])

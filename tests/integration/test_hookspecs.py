@@ -120,6 +120,7 @@ def test_api_version() -> None:
         "relay_native": ["path", "query", "session", "settings"],
         "relay_clock": ["settings"],
         "relay_close": ["session", "settings"],
+        "relay_origins": ["settings"],
     }
 
 
@@ -269,6 +270,21 @@ async def test_a_native_answer_without_sense_is_an_error(answer: Any) -> None:
     async with opened(provider_of(relay_native=relay_native)) as provider:
         with pytest.raises(ProviderError, match="relay_native"):
             await provider.native("/ticker", {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "origins"), [(["a", "b"], ("a", "b")), (None, ()), ([1], ()), (["a"] * 65, ()), (RuntimeError("x"), ())]
+)
+async def test_hook_relay_origins(answer: Any, origins: tuple[str, ...]) -> None:
+    def relay_origins(settings: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with opened(provider_of(relay_origins=relay_origins)) as provider:
+        assert provider.origins() == origins
+    async with opened(provider_of()) as provider:
+        assert provider.origins() == ()
 
 
 async def test_hook_relay_hours() -> None:

@@ -29,6 +29,7 @@ from relay.web.ws.route import Clients
 
 CLIENTS_SHOWN = 50
 STREAMS_AT_A_TIME = 200
+_MOST_RELAYS = 1000
 PROVIDER_STATES = ("ok", "degraded", "unavailable")
 
 
@@ -78,6 +79,7 @@ class StatusReport:
         return {
             "version": VERSION,
             "epoch": self._epoch,
+            "relays": self._relays(),
             "server_time": wall,
             "uptime_s": round(now - self._started, 1),
             "clients": {
@@ -120,6 +122,10 @@ class StatusReport:
             "streams": await self._streams(wall - now),
             "facades": [_facade(name, counts) for name, counts in self._facades.items()],
         }
+
+    def _relays(self) -> list[str]:
+        marks = [mark for supervisor in self._supervisors.values() for mark in supervisor.provider.origins()]
+        return list(dict.fromkeys(marks))[:_MOST_RELAYS]
 
     async def _streams(self, wall_offset: float) -> list[dict[str, Any]]:
         """Return all streams, in slices: updates go on meanwhile."""
