@@ -79,6 +79,11 @@ class Config:
 
     host: str = _setting(parsers.host, "127.0.0.1", "Address to listen on.")
     port: int = _setting(parsers.number(int, 0, 65_535), 8000, "Port to listen on; 0 takes a free one.", form=_NUMBER)
+    reuse_port: bool = _setting(
+        parsers.switch,
+        False,
+        "Let other relays of this machine that have it set, too, listen on the same port; the system spreads clients.",
+    )
     database: str = _setting(
         parsers.text,
         "relay.db",
