@@ -1,6 +1,7 @@
 """The codec of another relay's WebSocket: its protocol of clients in, values out; states of streams are reported."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -20,6 +21,8 @@ from relay import (
     Watchlist,
 )
 
+CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
+
 WS = "/api/v1/market-data/ws"
 _FRAME_BYTES = 4000
 """A relay takes frames of 4,096 bytes from a client: README.md, "WebSocket"."""
@@ -27,6 +30,8 @@ _OPTIONS_BYTES = 150
 """Our choice: room for the options beside the names."""
 _RETRY_S = 5.0
 """Our choice: the other relay tells when a stream is live again, so nothing is tried here."""
+_OPENS_S = 2.0
+"""Our choice: so long a stream that the other relay has to open first is no stream that is lost."""
 _PASSING = {"connecting", "reconnecting", "backfilling", "stale", "error"}
 _PAUSED = {"market_closed", "throttled"}
 
@@ -61,7 +66,12 @@ class RelayCodec(FeedCodec):
     """A relay takes so many streams in a request: README.md, "WebSocket"; `_FRAME_BYTES` bounds it too."""
 
     def __init__(
-        self, hosts: Hosts, token: Secret | None, resumes: Mapping[str, Resumes], watchlist: Watchlist
+        self,
+        hosts: Hosts,
+        token: Secret | None,
+        resumes: Mapping[str, Resumes],
+        watchlist: Watchlist,
+        call_later: CallLater,
     ) -> None:
         self._hosts = hosts
         self._host = hosts.current
@@ -69,7 +79,9 @@ class RelayCodec(FeedCodec):
         self._resumes = resumes[self._host]
         self._watchlist = watchlist
         self._asked: dict[int, set[StreamKey]] = {}
+        self._call_later = call_later
         self._states: dict[StreamKey, tuple[str, str]] = {}
+        self._opening: dict[StreamKey, asyncio.TimerHandle] = {}
         self._since: dict[StreamKey, int] = {}
         self._last_id = 0
 
@@ -93,7 +105,7 @@ class RelayCodec(FeedCodec):
         for key in keys:
             options = self._resumes.options(key)
             groups.setdefault(tuple(options.items()), []).append(key)
-            self._states.pop(key, None)
+            self._forget_state(key)
             self._since[key] = options.get("since", 0)
         for options_of, group in groups.items():
             yield from self._requests("subscribe", group, {**dict(options_of), "extended": True})
@@ -102,7 +114,7 @@ class RelayCodec(FeedCodec):
         """End streams. Nobody follows them, so a later subscription begins anew."""
         for key in keys:
             self._resumes.forget(key)
-            self._states.pop(key, None)
+            self._forget_state(key)
         yield from self._requests("unsubscribe", keys, {})
 
     def _requests(self, action: str, keys: Sequence[StreamKey], options: Mapping[str, Any]) -> Iterator[str]:
@@ -126,8 +138,13 @@ class RelayCodec(FeedCodec):
 
     def report_again(self, key: StreamKey) -> None:
         """Report what a stream lacks still after an update of it, which counts as a sign that it is live."""
-        if key in self._states and self._states[key][0] != "backfilling":
+        if key in self._states and key not in self._opening and self._states[key][0] != "backfilling":
             self._report(key)
+
+    def close(self) -> None:
+        """Report nothing any more."""
+        for key in [*self._opening]:
+            self._forget_state(key)
 
     # -- what comes --------------------------------------------------------------------------------
 
@@ -194,14 +211,25 @@ class RelayCodec(FeedCodec):
         return tuple(Rejected((key,), reason) for key in sorted(keys))
 
     def _take_state(self, key: StreamKey, status: str, message: str) -> None:
-        if status in _PASSING or status in _PAUSED:
+        was_told = key in self._states and key not in self._opening
+        self._forget_state(key)
+        if status == "connecting":
+            self._states[key] = status, message
+            self._opening[key] = self._call_later(_OPENS_S, lambda: self._report(key))
+        elif status in _PASSING or status in _PAUSED:
             self._states[key] = status, message
             self._report(key)
-        elif self._states.pop(key, None) is not None:
+        elif was_told:
             self._watchlist.accept((key,))
+
+    def _forget_state(self, key: StreamKey) -> None:
+        self._states.pop(key, None)
+        if (timer := self._opening.pop(key, None)) is not None:
+            timer.cancel()
 
     def _report(self, key: StreamKey) -> None:
         status, message = self._states[key]
+        self._opening.pop(key, None)
         if status in _PAUSED:
             self._watchlist.pause(key, status, message)
         else:

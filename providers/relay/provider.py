@@ -125,7 +125,8 @@ class RelayProvider:
         await self._check_loop(session, settings)
         hosts = self._hosts_of(settings)
         used = hosts.current
-        codec = RelayCodec(hosts, settings["token"], self._resumes, watchlist)
+        call_later = asyncio.get_running_loop().call_later
+        codec = RelayCodec(hosts, settings["token"], self._resumes, watchlist, call_later)
         try:
             async with aclosing(websocket_feed(session, codec, watchlist)) as updates:
                 async for update in updates:
@@ -134,6 +135,8 @@ class RelayProvider:
         except ProviderError:
             hosts.failed(used)
             raise
+        finally:
+            codec.close()
         hosts.failed(used)
 
     @hookimpl
@@ -190,7 +193,7 @@ class RelayProvider:
     async def _check_loop(self, session: aiohttp.ClientSession, settings: Settings) -> None:
         """Find out through which relays the candles come. Raises `AuthenticationFailed` if this one is among them."""
         answer = await self._ask("status", {}, PAGE_BOUNDS, session, settings)
-        marks = answer.body.get("relays") if isinstance(answer.body, dict) else None
+        marks = answer.body.get("origins") if isinstance(answer.body, dict) else None
         if not isinstance(marks, list):
             marks = []
         self._behind = tuple(mark for mark in marks if isinstance(mark, str) and mark != self._id)

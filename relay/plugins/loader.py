@@ -201,6 +201,13 @@ class PluginHost:
         Raises `ConfigError` that names the key and the value. What a plugin does wrong refuses that instance only.
         """
         named = instances(config)
+        doors = {**self._unused, **{name: found.door for name, found in self.found.items()}}
+        for name, door in doors.items():
+            if door.is_for_instances and name in config.tables:
+                raise ConfigError(
+                    f'[{name}] needs an instance; write [providers.NAME] with uses = "{name}", for example '
+                    "[providers.upstream], and move the keys there"
+                )
         wanted: dict[str, ProviderPlugin] = {}
         off = {name: SwitchedOff(name, door) for name, door in self._unused.items() if not door.is_for_instances}
         for name in dict.fromkeys((*self.found, *named)):

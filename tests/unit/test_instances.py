@@ -666,3 +666,21 @@ def test_what_a_number_has_to_be_is_said_without_ends_that_are_none(
     with pytest.raises(ConfigError) as caught:
         host_of(f"[acme]\na = {value}\n", plugins=(), builtin=(plugin_of("acme", setting),))
     assert str(caught.value) == f"a in [acme]: {said}"
+
+
+# -- a provider for instances only -----------------------------------------------------------------
+
+RELAY = ("uses providers.relay:RelayProvider",)
+
+
+def test_a_provider_for_instances_is_only_where_one_uses_it(host_of: Host) -> None:
+    host = host_of(builtin=RELAY)
+    assert (host.loaded.keys() & {"relay"}, host.switched_off.keys() & {"relay"}) == (set(), set())
+    host = host_of("[providers.upstream]\nuses = 'relay'\nurls = ['http://127.0.0.1:1']\n", builtin=RELAY)
+    assert (host.loaded.keys() & {"relay", "upstream"}, host.failures) == ({"upstream"}, [])
+
+
+@pytest.mark.parametrize("also", ["", "[providers.upstream]\nuses = 'relay'\nurls = 'http://127.0.0.1:1'\n"])
+def test_settings_of_a_provider_for_instances_belong_to_an_instance(host_of: Host, also: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[relay\] needs an instance; write \[providers.NAME\] with uses"):
+        host_of(f"{also}[relay]\nurls = ['http://127.0.0.1:1']\n", builtin=RELAY)

@@ -1,5 +1,7 @@
 """What another relay says, as updates, refusals and states of a leaf's streams."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -31,12 +33,25 @@ class Reports:
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.due: list[asyncio.TimerHandle] = []
         self.watchlist = Watchlist(
             (BTC, ETH),
             on_accept=lambda key: self.told.append(("accept", key)),
             on_lose=lambda key, error, in_s: self.told.append(("lose", key, str(error))),
             on_pause=lambda key, status, text: self.told.append((status, key, text)),
         )
+
+    def call_later(self, delay_s: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        """Keep a call until `go_on`."""
+        self.due.append(asyncio.TimerHandle(delay_s, call, (), asyncio.get_running_loop()))
+        return self.due[-1]
+
+    def go_on(self) -> None:
+        """Make the calls that are due, but for those that were cancelled."""
+        for handle in self.due:
+            if not handle.cancelled():
+                handle._run()
+        self.due.clear()
 
 
 @pytest.fixture
@@ -46,7 +61,7 @@ def reports() -> Reports:
 
 def codec_of(reports: Reports, resumes: Resumes | None = None) -> RelayCodec:
     at = "https://root.example"
-    return RelayCodec(Hosts([at]), Secret("t0ken"), {at: resumes or Resumes()}, reports.watchlist)
+    return RelayCodec(Hosts([at]), Secret("t0ken"), {at: resumes or Resumes()}, reports.watchlist, reports.call_later)
 
 
 def said(codec: RelayCodec, **wire: Any) -> list[Any]:
@@ -123,6 +138,22 @@ def test_states_of_the_other_relay_are_told_and_told_again_after_prices(reports:
     codec.report_again(BTC)
     stale = ("lose", BTC, "at the other relay the stream is stale")
     assert reports.told == [("market_closed", BTC, "it opens at noon"), stale, stale, ("accept", BTC)]
+
+
+@pytest.mark.parametrize("is_long", [False, True])
+async def test_stream_that_the_other_relay_has_to_open_first_is_lost_only_if_that_takes_long(
+    reports: Reports, is_long: bool
+) -> None:
+    codec = codec_of(reports)
+    said(codec, type="status", status="connecting", message="connecting to the provider")
+    codec.report_again(BTC)
+    if is_long:
+        reports.go_on()
+    said(codec, type="status", status="connected", message="")
+    codec.close()
+    reports.go_on()
+    lost = ("lose", BTC, "at the other relay the stream is connecting: connecting to the provider")
+    assert reports.told == ([lost, ("accept", BTC)] if is_long else [])
 
 
 def test_change_of_the_past_is_the_symbols(reports: Reports) -> None:

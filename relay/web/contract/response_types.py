@@ -273,7 +273,7 @@ class Status(TypedDict):
 
     version: str
     epoch: Annotated[str, "Names this run of the server."]
-    relays: Annotated[list[str], "Marks of the relays that candles come through, of providers that are relays."]
+    origins: Annotated[list[str], "Marks of the relays that candles come through, of providers that are relays."]
     server_time: Annotated[float, "The relay's clock in Unix seconds."]
     uptime_s: float
     clients: ClientsStatus

@@ -29,7 +29,7 @@ from relay.web.ws.route import Clients
 
 CLIENTS_SHOWN = 50
 STREAMS_AT_A_TIME = 200
-_MOST_RELAYS = 1000
+_MOST_ORIGINS = 1000
 PROVIDER_STATES = ("ok", "degraded", "unavailable")
 
 
@@ -79,7 +79,7 @@ class StatusReport:
         return {
             "version": VERSION,
             "epoch": self._epoch,
-            "relays": self._relays(),
+            "origins": self._origins(),
             "server_time": wall,
             "uptime_s": round(now - self._started, 1),
             "clients": {
@@ -123,9 +123,9 @@ class StatusReport:
             "facades": [_facade(name, counts) for name, counts in self._facades.items()],
         }
 
-    def _relays(self) -> list[str]:
+    def _origins(self) -> list[str]:
         marks = [mark for supervisor in self._supervisors.values() for mark in supervisor.provider.origins()]
-        return list(dict.fromkeys(marks))[:_MOST_RELAYS]
+        return list(dict.fromkeys(marks))[:_MOST_ORIGINS]
 
     async def _streams(self, wall_offset: float) -> list[dict[str, Any]]:
         """Return all streams, in slices: updates go on meanwhile."""
