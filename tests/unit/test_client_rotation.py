@@ -2,6 +2,9 @@
 
 import random
 
+import pytest
+
+from relay.client import BadArgument, RelayClient
 from relay.client.backoff import Backoff
 from relay.client.rotation import Rotation
 
@@ -49,3 +52,18 @@ def test_a_pause_that_no_relay_is_to_blame_for_changes_none() -> None:
     two = rotation(2)
     assert (two.stay(0.0), two.current) == (2.0, 0)
     assert (two.stay(0.0, least_s=30.0), two.current) == (30.0, 0)
+
+
+async def test_clients_of_several_relays_begin_with_any_of_them_or_in_order() -> None:
+    urls = ["http://a:8000", "b:8000", "http://a:8000/"]
+    clients = [RelayClient(urls, jitter=random.Random(number)) for number in range(20)]
+    assert {client.url.host for client in clients} == {"a", "b"}
+    assert {client.urls[0].host for client in clients} == {"a"}
+    ordered = [RelayClient(urls, jitter=random.Random(number), in_order=True) for number in range(20)]
+    assert {client.url.host for client in ordered} == {"a"}
+
+
+@pytest.mark.parametrize("urls", [[], (), [5], ["http://a", "ftp://b"]])
+def test_address_that_is_none_is_an_error_of_the_call(urls: list[str]) -> None:
+    with pytest.raises(BadArgument, match="address"):
+        RelayClient(urls)
