@@ -246,7 +246,8 @@ def test_plugins_with_a_name_shows_each_setting_of_that_provider(runner: CliRunn
     assert (
         "[twelve_data] api_key: The API key of your Twelve Data account\n    a secret; default: none\n" in result.output
     )
-    assert "RELAY_TWELVE_DATA_API_KEY or TWELVE_DATA_API_KEY; given by TWELVE_DATA_API_KEY\n" in result.output
+    own, other = "RELAY_TWELVE_DATA_API_KEY", "TWELVE_DATA_API_KEY"
+    assert f"{own} or {own}_FILE or {other} or {other}_FILE; given by {other}\n" in result.output
     assert "    poll or stream; default: poll\n    RELAY_TWELVE_DATA_MODE\n" in result.output
     assert "    a whole number from 1; default: 8\n    RELAY_TWELVE_DATA_CREDITS_PER_MINUTE; given by" in result.output
     assert "hidden" not in result.output

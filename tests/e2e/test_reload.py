@@ -49,6 +49,24 @@ async def status_of(session: aiohttp.ClientSession, url: str, **headers: str) ->
         return answer.status
 
 
+async def test_reload_reads_files_of_secrets_again(tmp_path: Path) -> None:
+    file, env = tmp_path / "tokens", {"RELAY_TOKENS_FILE": "tokens"}
+    file.write_text(f"{ALICE}\n{BOB}\n")
+    async with serving(tmp_path, "--database", ":memory:", env=env) as relay, aiohttp.ClientSession() as session:
+        alice, bob = await connect(session, relay.url, ALICE), await connect(session, relay.url, BOB)
+        # As a container's secret changes: another file has the name.
+        (tmp_path / "new").write_text(f"{ALICE}\n{CAROL}\n")
+        (tmp_path / "new").replace(file)
+        await relay.hang_up("clients disconnected because their token was removed: 1")
+        assert (await close_of(bob))[0] == 4003
+        assert await answers(alice)
+        await connect(session, relay.url, CAROL)
+        file.unlink()
+        assert "RELAY_TOKENS_FILE: cannot read tokens: No such file" in await relay.hang_up("the old one stays in use")
+        assert await answers(alice)
+        assert ALICE not in "\n".join(relay.err)
+
+
 async def test_reload_keeps_clients_whose_token_stands_and_closes_the_others(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_text(f"[tokens]\nalice = '{ALICE}'\nbob = '{BOB}'\n")

@@ -81,7 +81,7 @@ def test_plugins_shows_each_setting_with_its_help_and_whether_it_is_set(here: Pa
     assert found["[providers.kraken] api_key"] == [
         "a secret",
         "none",
-        "RELAY_KRAKEN_API_KEY",
+        "RELAY_KRAKEN_API_KEY or RELAY_KRAKEN_API_KEY_FILE",
         "api_key in [providers.kraken]",
         "The key",
     ]
@@ -92,7 +92,8 @@ def test_plugins_shows_each_setting_with_its_help_and_whether_it_is_set(here: Pa
         "RELAY_KRAKEN_DEPTH",
         "How deep",
     ]
-    assert found["[exchanges] api_key"][2:4] == ["RELAY_EXCHANGES_API_KEY or EXCHANGES_KEY", "not set"]
+    names = [name + end for name in ("RELAY_EXCHANGES_API_KEY", "EXCHANGES_KEY") for end in ("", "_FILE")]
+    assert found["[exchanges] api_key"][2:4] == [" or ".join(names), "not set"]
     assert found["[exchanges] quotes"][:2] == ["texts, with commas", "USD, EUR"]
     assert found["[exchanges] options"][:2] == ["a table, in the file only", "a table of retries"]
     assert found["[exchanges] testnet"][:2] == ["true or false", "false"]
@@ -120,7 +121,7 @@ def test_plugins_as_json_has_all_of_it(here: Path) -> None:
         "values": "a secret",
         "help": "The key",
         "default": "none",
-        "variables": ["RELAY_KRAKEN_API_KEY"],
+        "variables": ["RELAY_KRAKEN_API_KEY", "RELAY_KRAKEN_API_KEY_FILE"],
         "is_set": True,
         "given_by": "api_key in [providers.kraken]",
     }

@@ -187,6 +187,14 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     config = config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(empty), "RELAY_TWELVE_DATA_API_KEY_FILE": str(empty)})
     assert not config.tokens
     assert not settings_of(config, "twelve_data")["api_key"]
+    said = mistakes_of(config)
+    assert [line.partition(" names a file with nothing in it")[0] for line in said if "nothing in it" in line] == [
+        "RELAY_TOKENS_FILE",
+        "RELAY_TWELVE_DATA_API_KEY_FILE",
+    ]
+    # As systemd leaves it where a credential is missing.
+    empty.write_text(" ")
+    assert mistakes_of(config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(empty)})) == []
     # What is no secret is given as it is.
     assert config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}).port == 8000
     assert "RELAY_PORT_FILE" in mistakes_of(config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}))[0]
