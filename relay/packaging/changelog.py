@@ -7,7 +7,7 @@ _HEADING = re.compile(r"^## (\S+) \(([^)]+)\)$", re.MULTILINE)
 UNRELEASED = "unreleased"
 
 
-class Section(NamedTuple):
+class ReleaseNotes(NamedTuple):
     """What the newest section says: its version, its date or `unreleased`, and its text."""
 
     version: str
@@ -15,13 +15,13 @@ class Section(NamedTuple):
     text: str
 
 
-def newest(changelog: str) -> Section:
+def newest(changelog: str) -> ReleaseNotes:
     """Return the first section. Raises `ValueError` when there is none."""
     headings = [*_HEADING.finditer(changelog)]
     if not headings:
         raise ValueError(f"CHANGELOG.md has no section such as '## 1.2.0 ({UNRELEASED})'")
     end = headings[1].start() if len(headings) > 1 else len(changelog)
-    return Section(headings[0][1], headings[0][2], changelog[headings[0].end() : end].strip())
+    return ReleaseNotes(headings[0][1], headings[0][2], changelog[headings[0].end() : end].strip())
 
 
 def cut(changelog: str, version: str, date: str) -> str:

@@ -5,6 +5,7 @@ packages, or named.
 """
 
 import argparse
+import gzip
 import shutil
 import subprocess
 import sys
@@ -69,11 +70,15 @@ def _building(engine: str) -> list[str]:
 
 
 def save(engine: str, tag: str, archive: Path) -> None:
-    """Write the image into a file that `docker load` and `podman load` read."""
-    if engine == "buildah":
-        _run([engine, "push", "--quiet", tag, f"docker-archive:{archive}:{tag}"])
-    else:
-        _run([engine, "save", "--output", str(archive), tag])
+    """Write the image into a file (tar.gz) that `docker load` and `podman load` read."""
+    with tempfile.TemporaryDirectory() as scratch:
+        tar = Path(scratch, "image.tar")
+        if engine == "buildah":
+            _run([engine, "push", "--quiet", tag, f"docker-archive:{tar}:{tag}"])
+        else:
+            _run([engine, "save", "--output", str(tar), tag])
+        with tar.open("rb") as plain, gzip.GzipFile(archive, "wb", 6, mtime=distributions.EPOCH) as packed:
+            shutil.copyfileobj(plain, packed)
 
 
 def _run(command: Sequence[str]) -> None:
@@ -89,7 +94,9 @@ def main() -> None:
     parser.add_argument("--tag", default=f"market-relay:{VERSION}", help="name of the image  [default: %(default)s]")
     parser.add_argument("--out", type=Path, default=Path("dist"), help="folder for the SBOM  [default: dist]")
     parser.add_argument("--engine", choices=ENGINES, help="what builds  [default: the first that is installed]")
-    parser.add_argument("--archive", type=Path, metavar="FILE", help="also write the image as a file for docker load")
+    parser.add_argument(
+        "--archive", type=Path, metavar="FILE", help="also write the image as a file (tar.gz) for docker load"
+    )
     given = parser.parse_args()
     engine = given.engine or next(filter(shutil.which, ENGINES), None)
     if engine is None:

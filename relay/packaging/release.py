@@ -58,7 +58,7 @@ def build(folder: Path, address: str, without: frozenset[str]) -> None:
         if "binary" not in without:
             _run(python, "-m", "relay.packaging.binary", "--out", str(folder), cwd=scratch)
     if "image" not in without:
-        archive = folder / f"market-relay-{VERSION}-image.tar"
+        archive = folder / f"market-relay-{VERSION}-image.tar.gz"
         _run(sys.executable, "-m", "relay.packaging.image", "--out", str(folder), "--archive", str(archive), cwd=ROOT)
     notes = changelog.newest(CHANGELOG.read_text(encoding="utf-8")).text
     (folder / "RELEASE_NOTES.md").write_text(notes + "\n", encoding="utf-8")

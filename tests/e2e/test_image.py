@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def image(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     images = Images(folder)
     began = time.monotonic()
     print(images.build(TAG, folder), f"built in {time.monotonic() - began:.0f} s")
-    yield Image(images.tree(TAG), images.config(TAG), folder / f"market-relay-{VERSION}.cdx.json", folder)
+    yield Image(images.tree(TAG), images.config(TAG), folder / f"market-relay-{VERSION}.cdx.json")
     images.delete()
 
 
@@ -97,6 +98,15 @@ def test_image_is_small_and_runs_as_nobody_in_particular(image: Image) -> None:
     assert [name for name in ("bin/sh", "bin/dash", "usr/bin/sh", "usr/bin/apt") if (image.tree / name).exists()] == []
 
 
+def test_archive_holds_the_image_by_its_name(image: Image) -> None:
+    with tarfile.open(image.sbom.parent / "image.tar.gz") as archive:
+        manifest = archive.extractfile("manifest.json")
+        assert manifest is not None
+        (found,) = json.load(manifest)
+    # Behind the names of registries that an engine takes it for.
+    assert {name.rpartition("/")[2] for name in found["RepoTags"]} == {TAG}
+
+
 def test_bill_of_materials_lists_python_packages_and_those_of_debian(image: Image) -> None:
     found = json.loads(image.sbom.read_text(encoding="utf-8"))
     urls = {one["purl"].partition("@")[0] for one in found["components"]}
@@ -129,6 +139,8 @@ async def test_any_user_gets_candles_from_a_read_only_root_and_a_stop_is_quick(
         assert times == [times[0] + second for second in range(3)]
         health = image.run(disk, user, *image.config["Healthcheck"]["Test"][1:], RELAY_PORT=port)
         assert (health.returncode, health.stdout) == (0, "healthy\n"), health.stderr
+        copied = image.run(disk, user, "relay", "store", "--backup", "/data/copy.db")
+        assert copied.returncode == 0, copied.stderr
         began = time.monotonic()
         container.signal(signal.SIGTERM)
         async with asyncio.timeout(GRACE_S):

@@ -26,13 +26,12 @@ mount --bind "$1" "$1"
 mount --rbind /dev "$1/dev"
 mount -t proc proc "$1/proc"
 mount --bind "$2" "$1/data"
-mount --bind "$3" "$1/tmp"
 mount -o remount,bind,ro "$1"
-root=$1 user=$4
-shift 4
+root=$1 user=$3
+shift 3
 exec setpriv --no-new-privs chroot --userspec="$user:$user" "$root" "$@"
 """
-"""Makes the root read-only but for /data and a small /tmp, and becomes the command as another user."""
+"""Makes the root read-only but for /data, and becomes the command as another user."""
 
 
 class Images:
@@ -49,7 +48,7 @@ class Images:
     def build(self, tag: str, out: Path) -> str:
         """Build the image as its command does; return what that printed."""
         command = [sys.executable, "-m", "relay.packaging.image", "--engine", "buildah"]
-        return self._run(*command, "--tag", tag, "--out", str(out))
+        return self._run(*command, "--tag", tag, "--out", str(out), "--archive", str(out / "image.tar.gz"))
 
     def config(self, tag: str) -> dict[str, Any]:
         """Return what an image says about how it is run."""
@@ -75,12 +74,11 @@ class Images:
 
 
 class Image(NamedTuple):
-    """An image, its files as a container has them, what it consists of, and where temporary files of it may be."""
+    """An image, its files as a container has them, and what it consists of."""
 
     tree: Path
     config: dict[str, Any]
     sbom: Path
-    scratch: Path
 
     def size(self) -> int:
         """Return the bytes of all files; those with several names count once."""
@@ -97,11 +95,8 @@ class Image(NamedTuple):
 
     def command(self, data: Path, user: int, *words: str) -> list[str]:
         """Return what runs words in a new container, in namespaces of its own."""
-        temporary = self.scratch / f"tmp-{user}"
-        temporary.mkdir(exist_ok=True)
-        temporary.chmod(0o1777)
         space = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        return [*space, "sh", "-c", _START, "sh", str(self.tree), str(data), str(temporary), str(user), *words]
+        return [*space, "sh", "-c", _START, "sh", str(self.tree), str(data), str(user), *words]
 
     def run(self, data: Path, user: int, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run words in a new container to their end."""

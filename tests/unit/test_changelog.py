@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from relay.core.version import VERSION
-from relay.packaging.changelog import Section, cut, newest
+from relay.packaging.changelog import ReleaseNotes, cut, newest
 
 TEXT = "# Changelog\n\n## 1.1.0 (unreleased)\n\n### Added\n\n- A thing.\n\n## 1.0.0 (2026-01-01)\n\n- All.\n"
 
 
 def test_the_newest_section_gets_its_date_and_the_rest_stays() -> None:
-    assert newest(TEXT) == Section("1.1.0", "unreleased", "### Added\n\n- A thing.")
+    assert newest(TEXT) == ReleaseNotes("1.1.0", "unreleased", "### Added\n\n- A thing.")
     assert cut(TEXT, "1.1.0", "2026-02-03") == TEXT.replace("1.1.0 (unreleased)", "1.1.0 (2026-02-03)")
 
 
