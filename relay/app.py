@@ -25,7 +25,8 @@ from relay.instruments.saved_list import WAITS, ListWaits
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
 from relay.plugins.loop_guard import RelayLoop
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store

@@ -759,7 +759,7 @@ async def test_calendar_example_polls_and_knows_its_hours(
         market = provider.market("SAP")
         assert market.opens_at(at("2026-12-30 13:00")) == at("2027-01-04 08:00")
         assert market.end_of("1h", at("2026-07-01 15:00")) == at("2026-07-01 15:30")
-        assert provider.session_text("SAP") == "0900-1730 Europe/Berlin"
+        assert provider.hours.session_text("SAP") == "0900-1730 Europe/Berlin"
         found = await provider.instrument("SAP")
         assert found is not None
         assert (found.name, found.session) == ("SAP SE", "0900-1730 Europe/Berlin")
@@ -778,7 +778,7 @@ async def test_hook_relay_hours_may_return_a_calendar() -> None:
         friday = at("2026-07-02 20:00")
         assert provider.market("STOCK").opens_at(friday) == at("2026-07-06 13:30")
         assert [provider.market(symbol).opens_at(friday) for symbol in ("COIN", "OTHER")] == [friday, friday]
-        assert [provider.session_text(symbol) for symbol in ("STOCK", "COIN", "OTHER")] == [
+        assert [provider.hours.session_text(symbol) for symbol in ("STOCK", "COIN", "OTHER")] == [
             "0930-1600 America/New_York",
             "24x7",
             None,

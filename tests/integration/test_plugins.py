@@ -46,7 +46,8 @@ from relay.core.errors import ConfigError
 from relay.plugins import discovery
 from relay.plugins.cancellation import PluginTiming, end_task
 from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running, config_of, start_relay
 from tests.support.sandbox import Sandbox

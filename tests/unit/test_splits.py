@@ -31,7 +31,8 @@ from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.storage.chunks import decode
 from relay.storage.store import Store

@@ -125,7 +125,7 @@ class StatusReport:
         """Return all streams, in slices: updates go on meanwhile."""
         told: list[dict[str, Any]] = []
         for place, stream in enumerate([*self._hub.streams.values()], 1):
-            session = self._supervisors[stream.provider].provider.session_text(stream.key.symbol)
+            session = self._supervisors[stream.provider].provider.hours.session_text(stream.key.symbol)
             told.append(_stream(stream, wall_offset) | {"session": session} | self._planned(stream, wall_offset))
             if place % STREAMS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
