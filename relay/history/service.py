@@ -286,7 +286,7 @@ class HistoryService:
     @property
     def revision(self) -> int:
         """The number of the newest revision of any candle."""
-        return self._store.revision
+        return self._store.numbers.newest
 
     async def revisions(self, source: CandleSource, key: StreamKey, after: int, *, extended: bool = False) -> Revisions:
         """Return what of a stream was revised since the revision `after`, as `Store.revisions` does."""
@@ -308,7 +308,7 @@ class HistoryService:
         `StoreError` once the store is closed.
         """
         name, symbol = source.name, change.symbol
-        self._store.void(name, change)
+        self._store.removals.void(name, change)
         self.calls.settling.begin(name, change)
         self.calls.doubts.drop(name, symbol)
         self.calls.finals.forget(name, symbol)

@@ -132,7 +132,7 @@ async def test_what_opened_later_stays(tmp_path: Path) -> None:
     await store.chunks("shares", StreamKey("SHARE", "1m"), 0, 1 << 40, 5000, False)
     age = store.age("shares", "SHARE")
     before = start + 7000 * 10
-    store.void("shares", PastChange(StreamKey("SHARE", "1m"), before))
+    store.removals.void("shares", PastChange(StreamKey("SHARE", "1m"), before))
     assert store.age("shares", "SHARE") > age
     assert store.version("shares", StreamKey("SHARE", "1m")) == -1
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == minutes[1167:]
@@ -149,6 +149,6 @@ async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, one_int
     store = await Store.open(tmp_path / "relay.db", Clock())
     candle = StoredCandle(60, 2.0, 3.0, 1.0, 2.5, 10.0)
     store.put_closed("shares", StreamKey("SHARE", "1m"), candle, None)
-    store.void("shares", PastChange(StreamKey("SHARE", "1m"), one_interval=one_interval))
+    store.removals.void("shares", PastChange(StreamKey("SHARE", "1m"), one_interval=one_interval))
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == []
     await store.close()

@@ -178,7 +178,7 @@ async def test_other_values_that_come_along_are_a_revision_and_other_extras_one_
 
 async def test_another_past_is_asked_for_again(bench: Bench) -> None:
     assert await bench.trades(0, 3, encoded=True) == [3] * 3
-    bench.store.void("p", PastChange(KEY))
+    bench.store.removals.void("p", PastChange(KEY))
     await bench.store.add("p", KEY, [Candle(*full(FIRST + 60 * n)) for n in range(3)], Span(0, FIRST + 180))
     assert await bench.trades(0, 3, encoded=True) == [3] * 3
     assert bench.source.asked == [page(0, 3)] * 2
