@@ -18,7 +18,8 @@ from relay.streams.hub import Hub
 from relay.streams.series import Missing
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.missing_candles import MissingCandles, holes_in
-from relay.supervision.stream_state import STALE, THROTTLED, SupervisedStream
+from relay.supervision.stream_facts import STALE, THROTTLED
+from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 

@@ -20,16 +20,9 @@ from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.stream_state import (
-    BACKFILLING,
-    ERROR,
-    LATE_S,
-    RECONNECTING,
-    THROTTLED,
-    Planned,
-    StateSaid,
-    SupervisedStream,
-)
+from relay.supervision.silence_watch import LATE_S, Planned
+from relay.supervision.stream_facts import BACKFILLING, ERROR, RECONNECTING, THROTTLED, StateSaid
+from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 

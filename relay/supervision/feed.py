@@ -15,7 +15,8 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.stream_state import STALE, SupervisedStream
+from relay.supervision.stream_facts import STALE
+from relay.supervision.stream_state import SupervisedStream
 from relay.telemetry.events import event
 from relay.telemetry.histogram import LAG_BOUNDS_S, Histogram
 from relay.upstream.watchlist import Watchlist

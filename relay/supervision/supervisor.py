@@ -27,7 +27,9 @@ from relay.supervision.feed_slot import FeedSlot, OnLose
 from relay.supervision.past_changes import PastChanges
 from relay.supervision.recheck import Recheck
 from relay.supervision.refusals import RefusedStream
-from relay.supervision.stream_state import THROTTLED, Planned, SupervisedStream
+from relay.supervision.silence_watch import Planned
+from relay.supervision.stream_facts import THROTTLED
+from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 

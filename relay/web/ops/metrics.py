@@ -22,7 +22,7 @@ from relay.storage.store import Store, StoreSummary
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, CONNECTING
 from relay.supervision.attempts import CAUSES
-from relay.supervision.stream_state import BACKFILLING, ERROR, RECONNECTING, STALE
+from relay.supervision.stream_facts import BACKFILLING, ERROR, RECONNECTING, STALE
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram
 from relay.telemetry.loop_monitor import LoopMonitor
