@@ -7,6 +7,7 @@ import asyncio
 import json
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -32,13 +33,17 @@ class Fault(Exception):
 
 
 class JsClient:
-    """The client in a process of its own. Messages and results come in the order in which they happened."""
+    """The client in a process of its own. Messages that come before the result of a call wait for `until`.
+
+    Which of both comes first depends on how busy the machine is: no test may lose one because of it.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._waiting: deque[Json] = deque()
 
     async def call(self, name: str, *args: object) -> Any:
-        """Call a method (or read `streams`); return its result. Messages on the way are dropped. Raises `Fault`."""
+        """Call a method (or read `streams`); return its result. Raises `Fault`."""
         await self.start(name, *args)
         return await self.until_result()
 
@@ -64,18 +69,18 @@ class JsClient:
         return said
 
     async def until_result(self) -> Any:
-        """Return the result of a call that was started. Messages on the way are dropped. Raises `Fault`."""
-        while True:
-            said = await self._next()
-            if "result" in said:
-                return said["result"]
+        """Return the result of a call that was started. Raises `Fault`."""
+        while "result" not in (said := await self._next()):
+            self._waiting.append(said["message"])
+        return said["result"]
 
     async def until(self, kind: str, **fields: object) -> list[Json]:
         """Collect messages up to the first of a type with these fields, that one included. Raises `Fault`."""
         messages: list[Json] = []
         while not messages or messages[-1]["type"] != kind or any(messages[-1][k] != v for k, v in fields.items()):
-            said = await self._next()
-            if "message" in said:
+            if self._waiting:
+                messages.append(self._waiting.popleft())
+            elif "message" in (said := await self._next()):
                 messages.append(said["message"])
         return messages
 
