@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from relay.streams import fanout, group_write
 from relay.web import idle_connections
+from tests.support.lost_workers import LostWorkers
 from tests.support.native_build import built_send_all
 from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Running, WsClient, start_relay
@@ -55,6 +56,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--schemathesis-examples", type=int, default=20, metavar="N", help="how many requests it invents for a route"
     )
     parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the run fail that loses a worker."""
+    config.pluginmanager.register(LostWorkers())
 
 
 def pytest_xdist_auto_num_workers() -> int:
