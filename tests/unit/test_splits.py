@@ -28,6 +28,7 @@ from relay.instruments.directory import Target
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.storage.chunks import decode
 from relay.streams.subscriptions import Stream
+from tests.support.examples import examples
 from tests.support.played_relay import START, ClientWire, PlayedRelay, clock_of, played_relay
 from tests.support.virtual_time import VirtualLoop, run
 
@@ -384,7 +385,7 @@ plays = st.builds(
 )
 
 
-@settings(max_examples=30, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(15), phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_no_split_leaves_an_old_price_behind(play: Play) -> None:
     assert faults_in(play) == []
