@@ -22,6 +22,7 @@ from relay.commands.tail_table import TailTable
 from relay.core.model import Candle, StreamKey
 from relay.protocol.fields import WHERE_SYMBOLS_ARE
 from tests.support.client_readings import relay
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.stand_in_relay import StandInRelay, problem_json
 
 __all__ = ["relay"]
@@ -71,13 +72,13 @@ class Terminal:
             asyncio.get_running_loop().remove_reader(self._ours)
 
     async def wait_for(self, text: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             while text not in self.shown:
                 self._has_more.clear()
                 await self._has_more.wait()
 
     async def end(self) -> int:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             code = await self.process.wait()
         asyncio.get_running_loop().remove_reader(self._ours)
         os.close(self._ours)
@@ -258,7 +259,7 @@ async def test_reader_that_leaves_ends_tail_quietly(relay: StandInRelay) -> None
     assert b"connected" in await process.stdout.readline()
     await relay.wait_for_requests(1)
     process.stdout._transport.close()  # type: ignore[attr-defined]  # a StreamReader has no public close
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while process.returncode is None:
             await relay.tick(BTC, 1.0)
             await asyncio.sleep(0.01)

@@ -34,7 +34,6 @@ def test_a_run_whose_worker_is_killed_ends_and_fails(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=100,
     )
     assert ended.returncode == pytest.ExitCode.INTERRUPTED
     assert "crashed while running 'test_killed.py::test_killed'" in ended.stdout

@@ -15,7 +15,7 @@ import pytest
 from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
 from relay.server.reload import Reload
 from tests.conftest import StartRelay
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.relay_process import CLEAN, serving
 from tests.support.running_relay import Running, config_of, settings_of
 from tests.support.sandbox import Sandbox
@@ -243,7 +243,7 @@ async def test_closing_the_terminal_ends_the_relay(tmp_path: Path) -> None:
     os.close(terminal)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             assert b"serves" in await process.stdout.readline()
             os.close(main)
             await process.communicate()

@@ -27,6 +27,7 @@ from relay.cli import main
 from relay.core.secret import pattern_of
 from relay.telemetry.events import event
 from relay.telemetry.logs import JsonFormatter, TextFormatter, conceal_in_logs
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.loopback_server import app_of, loopback_server
 from tests.support.relay_process import CLEAN, serving
@@ -184,7 +185,7 @@ async def raw(url: str, text: bytes) -> str:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(text)
     writer.write_eof()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         answer = await reader.read()
     writer.close()
     return answer.decode("utf-8", "replace")
@@ -222,7 +223,7 @@ async def ask_everything(session: aiohttp.ClientSession, url: str, said: list[st
     await socket.send_json({"action": "subscribe", "streams": names, "bars": 5})
     await socket.send_str("{")
     refused: set[str] = set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while not {"LEAK", "EUR/USD"} <= refused:
             message: dict[str, Any] = await socket.receive_json()
             said.append(json.dumps(message))
@@ -285,7 +286,7 @@ def run(folder: Path, *arguments: str) -> str:
     environment["RELAY_PROXY"] = f"http://u:{quote(PROXY)}@127.0.0.1:1"
     done = subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr
 

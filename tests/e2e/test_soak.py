@@ -27,7 +27,7 @@ from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
 from relay.supervision.timing import FeedTiming
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.javascript_client import SUPPORT, find_node, node_of
 from tests.support.running_relay import Running, end_process, start_relay
 from tests.support.served_files import client_file
@@ -465,7 +465,7 @@ async def start_process(sandbox: UntidySandbox, port: int, database: Path) -> as
         sys.executable, *arguments, env=environ, cwd=database.parent, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         line = await process.stdout.readline()
     assert line, "the relay did not start"
     return process

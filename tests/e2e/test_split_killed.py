@@ -78,7 +78,7 @@ async def test_a_report_that_was_not_written_is_made_again_by_the_next_run(tmp_p
             socket = await session.ws_connect(relay.url + "/api/v1/market-data/ws")
             await socket.send_json({"action": "subscribe", "symbol": "SHARE", "interval": "1m", "bars": 300})
             found: list[dict[str, Any]] = []
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(LONGEST_WAIT_S):
                 while not (found and found[-1]["type"] == "snapshot" and found[-1]["candles"][-2]["close"] < OLD):
                     found.append(await socket.receive_json())
             assert not [one for one in found[-1]["candles"] if one["time"] < split_at and one["close"] >= OLD]

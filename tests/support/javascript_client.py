@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.served_files import client_file
 
 SUPPORT = Path(__file__).parent
@@ -61,7 +62,7 @@ class JsClient:
         return said
 
     async def _next(self) -> Json:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             said = await self.read_line()
         assert said is not None, "the client's process ended"
         if "fault" in said:

@@ -15,7 +15,7 @@ from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, St
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, panel, panels, until
 from tests.e2e.browser.conftest import OpenPage, Watch
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
 
@@ -133,7 +133,7 @@ async def test_scrolling_back_loads_older_candles_without_a_jump(relay: Running,
     box = await page.locator(".canvas").bounding_box()
     assert box is not None
     await page.mouse.move(box["x"] + 400, box["y"] + 300)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while not asked.is_set():
             await page.mouse.wheel(-100, 0)
             await page.evaluate(FRAMES)
