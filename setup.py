@@ -1,5 +1,42 @@
-"""Adds what setup.cfg cannot say: the native write, built where there is a compiler, and left out elsewhere."""
+"""Adds what setup.cfg cannot say: the native write, a complete source distribution, links that work outside of it.
+
+The native write is built where there is a compiler, and left out elsewhere.
+"""
+
+import os
+import re
+from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.sdist import sdist
 
-setup(ext_modules=[Extension("relay.streams._native_write", ["relay/streams/_native_write.c"], optional=True)])
+HERE = Path(__file__).parent
+
+
+class Complete(sdist):
+    """Takes along what no package contains: tests with their data, tools, documents."""
+
+    def make_distribution(self) -> None:
+        for folder in ("tests", ".ci", ".github", "relay", "providers"):
+            self.filelist.graft(folder)
+        for name in ("CHANGELOG.md", ".dockerignore", ".gitignore", ".pre-commit-config.yaml", ".prettierrc.json"):
+            self.filelist.append(name)
+        self.filelist.prune("tests/js/node_modules")
+        for pattern in ("*.so", "*.pyc"):
+            self.filelist.global_exclude(pattern)
+        super().make_distribution()
+
+
+def readme() -> str:
+    """Return the README; where the address of the repository's files is known, its links lead there."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    address = os.environ.get("RELAY_SOURCE_ADDRESS", "").rstrip("/")
+    return re.sub(r"\]\((?![a-z]+://|#|mailto:)([^)\s]+)\)", rf"]({address}/\1)", text) if address else text
+
+
+setup(
+    cmdclass={"sdist": Complete},
+    ext_modules=[Extension("relay.streams._native_write", ["relay/streams/_native_write.c"], optional=True)],
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+)

@@ -1,4 +1,13 @@
 """The built-in providers; they come in by the same door as anybody's."""
 
-BUILTIN = ("providers.binance:BinanceProvider", "providers.twelve_data:TwelveDataProvider")
-"""Where each is; its package has the name of the provider. One that is switched off is not imported."""
+BUILTIN = (
+    "providers.binance:BinanceProvider",
+    "providers.twelve_data:TwelveDataProvider",
+    ("providers.binance_usdm:BinanceUsdmProvider", "if configured"),
+    ("providers.relay:RelayProvider", "if used"),
+)
+"""Where each is; its package has the name of the provider. One that is switched off is not imported.
+
+One "if configured" is switched off until the configuration says anything about it: nobody's relay contacts an exchange
+that nobody asked for. One "if used" is on only where an instance uses it.
+"""

@@ -2,16 +2,17 @@
 
 import asyncio
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
 from relay.config.provider_settings import check_tables
 from relay.config.settings import Config, outward_proxies
 from relay.core.clock import STEP_S, Clock, ProviderClock
-from relay.core.errors import StoreError
+from relay.core.errors import ConfigError, StoreError
 from relay.core.intake import Intake
 from relay.core.model import PriceUpdate
 from relay.core.outward_proxies import OutwardProxies
@@ -25,7 +26,8 @@ from relay.instruments.saved_list import WAITS, ListWaits
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
 from relay.plugins.loop_guard import RelayLoop
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store
@@ -56,6 +58,9 @@ from relay.web.request_counts import RequestCounts
 from relay.web.ws import route as ws
 from relay.web.ws.context import ConnectionContext
 
+if TYPE_CHECKING:
+    from relay.cluster.cluster import Cluster
+
 CONFIG = web.AppKey("config", Config)
 HOST = web.AppKey("plugin_host", PluginHost)
 HUB = web.AppKey("hub", Hub)
@@ -73,6 +78,8 @@ INTAKE = web.AppKey("intake", Intake)
 STATUS = web.AppKey("status", StatusReport)
 REQUESTS = web.AppKey("requests", RequestCounts)
 LOOP_MONITOR = web.AppKey("loop_monitor", LoopMonitor)
+CLUSTER: web.AppKey["Cluster"] = web.AppKey("cluster")
+"""Only where the relay is one of several."""
 NEWCOMERS = web.AppKey("idle_connections", IdleConnections)
 
 
@@ -149,6 +156,10 @@ def build_app(
     }
     for provider in app[PROVIDERS].values():
         conceal_in_logs(provider.conceal)
+    if config.cluster_nats:
+        app[CLUSTER] = cluster = new_cluster(config, clock)
+        shared: dict[str, Provider] = {name: cluster.shared(own) for name, own in app[PROVIDERS].items()}
+        app[PROVIDERS] = shared
     conceal_in_logs(app[PROXIES].conceal)
     app.add_routes([*own, *facades.routes()])
     app.on_response_prepare.extend([add_headers, middleware.count_websocket])
@@ -159,6 +170,26 @@ def build_app(
         [_loop_monitor, _store, _sessions, _identity_checks, _directory, _new_files, _history, _hub, _clients]
     )
     return app
+
+
+def new_cluster(config: Config, clock: Clock) -> "Cluster":
+    """Return this relay's part in a cluster, not yet started. Raises `ConfigError` if a package is missing."""
+    try:
+        # Not at the top: a relay that is alone does without it.
+        from relay.cluster.nats_bus import NatsAccess, NatsBus
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "nats":
+            raise
+        raise ConfigError(
+            "[cluster] nats is set and the package nats-py is not installed; install market-relay[cluster]"
+        ) from None
+    from relay.cluster.cluster import Cluster, ClusterPlan
+
+    node = config.cluster_node or f"{socket.gethostname()}:{config.port}"
+    plan = ClusterPlan(node, config.cluster_namespace, config.cluster_shards)
+    access = NatsAccess(config.cluster_nats, config.cluster_credentials, f"relay {node}")
+    bus = NatsBus(access, f"relay_{config.cluster_namespace}_leases", ttl_s=plan.timing.ttl_s)
+    return Cluster(plan, bus, clock)
 
 
 async def _loop_monitor(app: web.Application) -> AsyncIterator[None]:
@@ -199,7 +230,8 @@ async def _sessions(app: web.Application) -> AsyncIterator[None]:
     app[MEMORIES] = []
     for provider in app[PROVIDERS].values():
         provider.open(new_session(provider.clock, provider.proxies, app[INTAKE]), app[INTAKE])
-        app[MEMORIES].append(await _memory(app[STORE].documents, f"memory:{provider.name}"))
+        memory = await _memory(app[STORE].documents, f"memory:{provider.name}")
+        app[MEMORIES].append(app[CLUSTER].memory(provider.name, memory) if CLUSTER in app else memory)
         provider.remember(app[MEMORIES][-1])
     yield
     # Together: each may have to wait for its plugin.
@@ -229,6 +261,8 @@ async def _identity_checks(app: web.Application) -> AsyncIterator[None]:
             history.calls.doubts.drop(provider, symbol)
         if (hub := app.get(HUB)) is not None:
             begin_anew(hub, provider, symbol, before)
+        if CLUSTER in app:
+            app[CLUSTER].begin_anew(provider, symbol, before)
 
     app[IDENTITIES] = IdentityChecks(app[STORE], app[CLOCK], on_changed=changed, again_s=app[LIMITS].identity_again_s)
     providers = app[PROVIDERS].values()
@@ -291,6 +325,9 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         )
 
     def tell(news: News) -> None:
+        if CLUSTER in app:
+            changed = (PriceUpdate(news.key, candle, is_closed=True) for candle in (*news.changed, *news.found))
+            app[CLUSTER].share_news(news.provider, changed)
         stream = app[HUB].streams.get((news.provider, news.key))
         if stream is None:
             # Whoever had it may come back.
@@ -314,6 +351,8 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     )
     history.calls.on_news = tell
     history.derived.edge_of = lambda source, key: live_of(app[HUB].streams.get((source.name, key)))
+    if CLUSTER in app:
+        await app[CLUSTER].start(history, app[DIRECTORY], limits.feeds)
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
     for name, provider in app[PROVIDERS].items():
@@ -333,6 +372,8 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     yield
     # Together: each may have to wait for a plugin that does not end.
     await asyncio.gather(*(supervisor.close() for supervisor in app[SUPERVISORS].values()))
+    if CLUSTER in app:
+        await app[CLUSTER].close()
     app[HUB].close()
 
 
@@ -356,6 +397,8 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         refused=app[HOST].failures,
         epoch=epoch,
         facades=app[FACADES].counts,
+        upstream=_upstream(app),
+        cluster=app.get(CLUSTER),
     )
     bodies = KeptBodies(config.history_cache_mb * 2**19)
     app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
@@ -372,7 +415,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
             timing=app[LIMITS].facades,
         )
     )
-    app[contracts.CONTRACTS] = contracts.Contracts(access, directory)
+    app[contracts.CONTRACTS] = contracts.Contracts(access, directory, app[FACADES].by_name)
     lists = InstrumentLists(directory)
     app[rest.REST] = rest.RestRoutes(
         directory=directory,
@@ -380,6 +423,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         store=app[STORE],
         access=access,
         status=app[STATUS],
+        cluster=app.get(CLUSTER),
     )
     collector = metrics.RelayCollector(
         hub=hub,
@@ -390,6 +434,8 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         requests=app[REQUESTS],
         loop_monitor=app[LOOP_MONITOR],
         facades=app[FACADES].counts,
+        upstream=_upstream(app),
+        cluster=app.get(CLUSTER),
     )
     app[metrics.METRICS] = metrics.Metrics(collector)
     clients.start()
@@ -399,5 +445,15 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     await lists.close()
 
 
+def _upstream(app: web.Application) -> dict[str, Supervisor]:
+    """Return by provider who has the connections to it: not the side of the clients, if relays share it."""
+    if CLUSTER not in app:
+        return app[SUPERVISORS]
+    carriers = {name: app[CLUSTER].carrier_of(name) for name in app[PROVIDERS]}
+    return {name: carrier.supervisor for name, carrier in carriers.items() if carrier is not None}
+
+
 async def _send_clients_away(app: web.Application) -> None:
+    if CLUSTER in app:
+        await app[CLUSTER].leave()
     await app[ws.CLIENTS].close()

@@ -19,10 +19,12 @@ COMMANDS = {
     "history": "Print candles of SYMBOL at INTERVAL, oldest first.",
     "symbols": "List the symbols that a running relay can stream.",
     "status": "Show the state of a running relay.",
+    "health": "Say whether a running relay serves, for a health check.",
     "check-config": "Show what `relay serve` would do, without starting it.",
     "plugins": "Show which provider plugins load, or the settings of one; `new` creates one.",
-    "store": "Show, check and shrink the database.",
+    "store": "Show, check, back up and shrink the database.",
     "token": "Create a token; print the token and its hash.",
+    "licenses": "List the packages of this installation and their licences.",
     "completion": "Print a shell script that completes commands and flags.",
 }
 """The commands and what each does in one line; a command's module is imported when the command is used."""

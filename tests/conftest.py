@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 
 from relay.streams import fanout, group_write
 from relay.web import idle_connections
+from tests.support.examples import load_examples
+from tests.support.lost_workers import LostWorkers
 from tests.support.native_build import built_send_all
 from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Running, WsClient, start_relay
@@ -40,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--forex-weeks", action="store_true", help="run whole weeks of Twelve Data and a year of stocks, sped up"
     )
     parser.addoption("--kills", type=int, default=8, metavar="N", help="how often the writing store is killed")
+    parser.addoption(
+        "--cluster-kills", type=int, default=2, metavar="N", help="how often the owner among three relays is killed"
+    )
     parser.addoption("--vanish", type=int, default=1000, metavar="N", help="how many clients vanish during writes")
     parser.addoption(
         "--flood-seconds", type=float, default=0.0, metavar="N", help="how long each kind of flood lasts, by itself"
@@ -54,7 +59,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--schemathesis-examples", type=int, default=20, metavar="N", help="how many requests it invents for a route"
     )
+    parser.addoption(
+        "--examples", type=float, default=1.0, metavar="N", help="try so many times the usual number of random examples"
+    )
     parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the run fail that loses a worker, and tests find the number of examples that was asked for."""
+    config.pluginmanager.register(LostWorkers())
+    load_examples(config.getoption("--examples"))
 
 
 def pytest_xdist_auto_num_workers() -> int:

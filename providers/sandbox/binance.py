@@ -22,6 +22,7 @@ class SimulatedBinance(SimulatedExchange):
 
     name = "binance"
     rest_type = BinanceRest
+    streams_type = KlineStreams
 
     def __init__(
         self,
@@ -44,30 +45,39 @@ class SimulatedBinance(SimulatedExchange):
         self.pong_within_s = pong_within_s
         self.connection_life_s = connection_life_s
         self.rest = self.rest_type(market, clock, weight_limit=weight_limit, ban_after=ban_after, ban_s=ban_s)
-        self.streams = KlineStreams(market, clock, self.send_event, pace_s=pace_s)
+        self.streams = self.streams_type(market, clock, self.send_event, pace_s=pace_s)
 
     # ---- connections --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._spawn(self.streams.run())
 
+    def stream_path(self, request: web.Request) -> str:
+        """Give the path of a request without what stands before `/ws` and `/stream`."""
+        return request.path
+
+    def is_name(self, name: str) -> bool:
+        """Tell whether a stream can be called so."""
+        return parse_stream(name) is not None
+
     def _is_stream_path(self, request: web.Request) -> bool:
-        path = request.path
+        path = self.stream_path(request)
         return path in ("/ws", "/stream") or path.startswith(("/ws/", "/stream/"))
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         return None if request.headers.get("Upgrade", "").lower() == "websocket" else web.Response(status=400)
 
     def opened(self, connection: Connection) -> None:
-        request = connection.request
-        connection.combined = request.path.startswith("/stream")
+        request, path = connection.request, self.stream_path(connection.request)
+        connection.combined = path.startswith("/stream")
         connection.microseconds = request.query.get("timeUnit", "") in ("MICROSECOND", "microsecond")
         names: list[str] = []
         if connection.combined:
             names = [name for name in request.query.get("streams", "").split("/") if name]
-        elif request.path.startswith("/ws/"):
-            names = [name for name in request.path[4:].split("/") if parse_stream(name) is not None]
-        self._subscribe(connection, [name for name in names if parse_stream(name) is not None])
+        elif path.startswith("/ws/"):
+            names = path[4:].split("/")
+        # Some programs connect with a number, which names no stream.
+        self._subscribe(connection, [name for name in names if not name.isdigit() and self.is_name(name)])
 
     def _closed(self, connection: Connection) -> None:
         for name in connection.subscriptions:
@@ -130,19 +140,23 @@ class SimulatedBinance(SimulatedExchange):
         if not isinstance(params, list) or not params:
             self.fail(connection, 2, "Invalid request: missing field `params`", identity)
             return
-        if not all(isinstance(name, str) and parse_stream(name) is not None for name in params):
+        if not all(isinstance(name, str) and self.is_name(name) for name in params):
             self.fail(connection, 2, "Invalid request: invalid stream", identity)
             return
         if method == "SUBSCRIBE":
             if not self._subscribe(connection, params):
-                message = f"Invalid request: too many streams, at most {_MOST_STREAMS} on a connection"
-                self.fail(connection, 2, message, identity)
+                self.refuse_more(connection, identity)
                 return
         else:
             for name in params:
                 if connection.subscriptions.pop(name, self) is None:
                     self.streams.leave(name, connection.number)
         self._succeed(connection, None, identity)
+
+    def refuse_more(self, connection: Connection, identity: object) -> None:
+        """Refuse more streams than a connection may have."""
+        message = f"Invalid request: too many streams, at most {_MOST_STREAMS} on a connection"
+        self.fail(connection, 2, message, identity)
 
     def _property(self, connection: Connection, method: str, params: object, identity: object) -> None:
         wanted = 2 if method == "SET_PROPERTY" else 1

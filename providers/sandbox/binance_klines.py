@@ -7,6 +7,7 @@ from providers.sandbox.listings import Pair
 from providers.sandbox.parts import Part
 
 INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
+CONTRACT_INTERVALS = INTERVALS[1:]
 
 _KLINE = re.compile(r"kline_([0-9]+[a-zA-Z])(?:@([+-])(\d{2}):(\d{2}))?")
 _OTHER = re.compile(
@@ -45,6 +46,14 @@ def parse_stream(name: str) -> StreamName | None:
     return StreamName(known, interval, shift)
 
 
+def parse_continuous(name: str) -> tuple[str, str, str] | None:
+    """Take a name such as `btcusdt_perpetual@continuousKline_1m` apart: pair, kind of contract and interval."""
+    match = re.fullmatch(r"([^@\s]+?)_([a-z_]+)@continuousKline_([0-9]+[a-zA-Z])", name)
+    if match is None or match[3] not in CONTRACT_INTERVALS:
+        return None
+    return match[1].upper(), match[2].upper(), match[3]
+
+
 def parse_zone(text: str) -> int | None:
     """Read a `timeZone` value such as `0`, `8`, `-1:00` or `05:45` as milliseconds; None if it is no zone."""
     match = re.fullmatch(r"([+-]?)(\d{1,2})(?::(\d{2}))?", text)
@@ -62,6 +71,17 @@ def fixed(value: int, decimals: int) -> str:
     return f"{digits[:-8]}.{digits[-8:]}"
 
 
+def exact(value: int, decimals: int) -> str:
+    """Write a count of 10**-decimals units with so many decimals."""
+    digits = str(value).rjust(decimals + 1, "0")
+    return f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
+
+
+def written(pair: Pair, value: int, decimals: int) -> str:
+    """Write a number of a symbol: those of contracts have as many decimals as they need."""
+    return fixed(value, decimals) if pair.contract is None else exact(value, decimals)
+
+
 def row(pair: Pair, part: Part, close_ms: int, *, microseconds: bool = False) -> list[object]:
     """Write a candle as a row of the klines call; `close_ms` is its last millisecond."""
     opened, closed = part.start, close_ms
@@ -70,16 +90,16 @@ def row(pair: Pair, part: Part, close_ms: int, *, microseconds: bool = False) ->
     prices, volumes = pair.price_decimals, pair.volume_decimals
     return [
         opened,
-        fixed(part.open, prices),
-        fixed(part.high, prices),
-        fixed(part.low, prices),
-        fixed(part.close, prices),
-        fixed(part.volume, volumes),
+        written(pair, part.open, prices),
+        written(pair, part.high, prices),
+        written(pair, part.low, prices),
+        written(pair, part.close, prices),
+        written(pair, part.volume, volumes),
         closed,
-        fixed(part.quote, prices + volumes),
+        written(pair, part.quote, prices + volumes),
         part.trades,
-        fixed(part.taker, volumes),
-        fixed(part.taker_quote, prices + volumes),
+        written(pair, part.taker, volumes),
+        written(pair, part.taker_quote, prices + volumes),
         "0",
     ]
 
@@ -98,16 +118,16 @@ def event(pair: Pair, interval: str, part: Part, close_ms: int, event_ms: int, i
             "i": interval,
             "f": part.first_id if part.trades else -1,
             "L": part.last_id if part.trades else -1,
-            "o": fixed(part.open, prices),
-            "c": fixed(part.close, prices),
-            "h": fixed(part.high, prices),
-            "l": fixed(part.low, prices),
-            "v": fixed(part.volume, volumes),
+            "o": written(pair, part.open, prices),
+            "c": written(pair, part.close, prices),
+            "h": written(pair, part.high, prices),
+            "l": written(pair, part.low, prices),
+            "v": written(pair, part.volume, volumes),
             "n": part.trades,
             "x": is_final,
-            "q": fixed(part.quote, prices + volumes),
-            "V": fixed(part.taker, volumes),
-            "Q": fixed(part.taker_quote, prices + volumes),
+            "q": written(pair, part.quote, prices + volumes),
+            "V": written(pair, part.taker, volumes),
+            "Q": written(pair, part.taker_quote, prices + volumes),
             "B": "0",
         },
     }

@@ -16,7 +16,7 @@ from providers.sandbox.binance_parameters import (
     number,
     required,
 )
-from providers.sandbox.binance_tickers import Tickers
+from providers.sandbox.binance_tickers import Tickers, Weight
 from providers.sandbox.clock import SandboxClock
 from providers.sandbox.intervals import end_time, open_time
 from providers.sandbox.listings import DAY_MS, Pair
@@ -25,8 +25,15 @@ from providers.sandbox.market import Market
 _STATUSES = ("TRADING", "END_OF_DAY", "HALT", "BREAK", "CANCEL_ONLY")
 
 
+def flat(weight: int) -> Weight:
+    """Weigh each call the same."""
+    return lambda query: weight
+
+
 class BinanceRest:
     """Answer the public REST calls from the market, counting weights by the exchange's clock minute."""
+
+    tickers_type = Tickers
 
     def __init__(self, market: Market, clock: SandboxClock, *, weight_limit: int, ban_after: int, ban_s: float) -> None:
         self._market = market
@@ -38,21 +45,26 @@ class BinanceRest:
         self.banned_until_ms = 0
         self._minute = 0
         self._refused_in_row = 0
-        self._calls: dict[str, tuple[int, Callable[[web.Request], object]]] = {
-            "/api/v3/ping": (1, self._ping),
-            "/api/v3/time": (1, self._time),
-            "/api/v3/klines": (2, self._klines),
-            "/api/v3/uiKlines": (2, self._klines),
-            "/api/v3/exchangeInfo": (20, self._exchange_info),
+        self._calls = self._routes()
+        self._tickers = self.tickers_type(market, clock)
+
+    def _routes(self) -> dict[str, tuple[Weight, Callable[[web.Request], object]]]:
+        """Give the calls by path, each with what it weighs."""
+        return {
+            "/api/v3/ping": (flat(1), self._ping),
+            "/api/v3/time": (flat(1), self._time),
+            "/api/v3/klines": (flat(2), self._klines),
+            "/api/v3/uiKlines": (flat(2), self._klines),
+            "/api/v3/exchangeInfo": (flat(20), self._exchange_info),
         }
-        self._tickers = Tickers(market, clock)
 
     def answer(self, request: web.Request) -> web.Response:
         """Answer a request."""
-        weight, call = self._calls.get(request.path, (0, None))
+        weigh, call = self._calls.get(request.path, (flat(1), None))
+        weight = weigh(request.query)
         if (ticker := self._tickers.calls.get(request.path)) is not None:
             weight, call = ticker[0](request.query), lambda asked: ticker[1](asked.query)
-        self._count(weight or 1)
+        self._count(weight)
         headers = {}
         try:
             self._check_limit()
@@ -79,24 +91,28 @@ class BinanceRest:
     def _check_limit(self) -> None:
         now = self._clock.now_ms()
         if now < self.banned_until_ms:
-            raise self._ban(now)
+            raise self.banned(now)
         if self.weight_used <= self.weight_limit:
             self._refused_in_row = 0
             return
         self._refused_in_row += 1
         if self._refused_in_row > self.ban_after:
             self.banned_until_ms = now + round(self.ban_s * 1000)
-            raise self._ban(now)
-        wait = 60 - now // 1000 % 60
-        raise Refusal(
+            raise self.banned(now)
+        raise self.too_many(60 - now // 1000 % 60)
+
+    def too_many(self, wait_s: int) -> Refusal:
+        """Refuse a call above the limit of this minute, which ends in so many seconds."""
+        return Refusal(
             -1003,
             f"Too much request weight used; current limit is {self.weight_limit} request weight per 1 MINUTE. "
             "Please use WebSocket Streams for live updates to avoid polling the API.",
             429,
-            {"Retry-After": str(wait)},
+            {"Retry-After": str(wait_s)},
         )
 
-    def _ban(self, now: int) -> Refusal:
+    def banned(self, now: int) -> Refusal:
+        """Refuse a call of an address that is banned."""
         wait = -(-(self.banned_until_ms - now) // 1000)
         return Refusal(
             -1003,

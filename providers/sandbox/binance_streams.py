@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from providers.sandbox.binance_klines import StreamName, event, parse_stream
+from providers.sandbox.binance_klines import StreamName, parse_stream
+from providers.sandbox.binance_klines import event as kline_event
 from providers.sandbox.clock import SandboxClock
 from providers.sandbox.intervals import end_time, open_time
 from providers.sandbox.listings import Pair
@@ -52,7 +53,7 @@ class KlineStreams:
 
     def join(self, name: str, connection: int) -> None:
         """Send a stream's events from now on, for a connection by its number; does nothing if it has none."""
-        parsed = parse_stream(name)
+        parsed = self.parse(name)
         if parsed is None or parsed.interval is None:
             return
         stream = self._streams.get(name)
@@ -66,6 +67,10 @@ class KlineStreams:
             stream.update_at = now + self._in_exchange_ms(self.pace_s)
             self._schedule(stream)
         stream.connections.add(connection)
+
+    def parse(self, name: str) -> StreamName | None:
+        """Take a stream name apart; None if it cannot be one."""
+        return parse_stream(name)
 
     def leave(self, name: str, connection: int) -> None:
         """Note that a connection has left a stream; the last one ends it."""
@@ -128,7 +133,7 @@ class KlineStreams:
             is_news = state != stream.last_state and (stream.last_state is not None or self.is_told(part))
             stream.last_state = state
             if is_news and self._exists(stream, stream.opened, min(now, end)):
-                self._send(stream.name, self._event(stream, part, now, is_final=False))
+                self._send(stream.name, self.event(stream, part, now, is_final=False))
             stream.update_at = now + self._in_exchange_ms(self.pace_s)
         self._schedule(stream)
 
@@ -143,7 +148,7 @@ class KlineStreams:
     def _close(self, stream: KlineStream, end: int, now: int) -> None:
         part = self._market.candle(stream.pair.symbol, stream.interval, stream.opened, None, stream.shift_ms)
         if self.is_told(part) and self._exists(stream, stream.opened, end):
-            self._send(stream.name, self._event(stream, part, now, is_final=True))
+            self._send(stream.name, self.event(stream, part, now, is_final=True))
 
     def _exists(self, stream: KlineStream, start: int, end: int) -> bool:
         pair = self._market.crypto.get(stream.pair.symbol)
@@ -151,6 +156,7 @@ class KlineStreams:
             return False
         return self._market.exists(pair.symbol, start, max(end, start + 1))
 
-    def _event(self, stream: KlineStream, part: Part, now: int, *, is_final: bool) -> dict[str, object]:
+    def event(self, stream: KlineStream, part: Part, now: int, *, is_final: bool) -> dict[str, object]:
+        """Give the event that tells the state of a candle."""
         last_ms = self._market.last_ms(stream.pair.symbol, part.start, part.end)
-        return event(stream.pair, stream.interval, part, last_ms, now, is_final)
+        return kline_event(stream.pair, stream.interval, part, last_ms, now, is_final)

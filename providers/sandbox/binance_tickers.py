@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import orjson
 
-from providers.sandbox.binance_klines import fixed
+from providers.sandbox.binance_klines import written
 from providers.sandbox.binance_parameters import Refusal, check_duplicates, check_names, check_symbol, number, required
 from providers.sandbox.clock import SandboxClock
 from providers.sandbox.listings import DAY_MS, HOUR_MS, Pair
@@ -27,7 +27,10 @@ class Tickers:
     def __init__(self, market: Market, clock: SandboxClock) -> None:
         self._market = market
         self._clock = clock
-        self.calls: dict[str, tuple[Weight, Callable[[Query], object]]] = {
+        self.calls = self._calls()
+
+    def _calls(self) -> dict[str, tuple[Weight, Callable[[Query], object]]]:
+        return {
             "/api/v3/ticker/24hr": (_statistics_weight, self._statistics),
             "/api/v3/ticker/price": (_price_weight, self._prices),
             "/api/v3/ticker/bookTicker": (_price_weight, self._best),
@@ -72,7 +75,7 @@ class Tickers:
             opens, said = self._changes(pair, DAY_MS, query)
             bid, ask = self._best_of(pair)
             more = {
-                "prevClosePrice": fixed(opens, pair.price_decimals),
+                "prevClosePrice": written(pair, opens, pair.price_decimals),
                 "lastQty": _amount(pair, 0),
                 "bidPrice": bid[0], "bidQty": bid[1], "askPrice": ask[0], "askQty": ask[1],
             }  # fmt: skip
@@ -99,15 +102,15 @@ class Tickers:
         average = part.quote // part.volume if part.volume else part.close
         said: dict[str, object] = {
             "symbol": pair.symbol,
-            "priceChange": ("-" if change < 0 else "") + fixed(abs(change), prices),
+            "priceChange": ("-" if change < 0 else "") + written(pair, abs(change), prices),
             "priceChangePercent": f"{100 * change / part.open:.3f}",
-            "weightedAvgPrice": fixed(average, prices),
-            "lastPrice": fixed(part.close, prices),
-            "openPrice": fixed(part.open, prices),
-            "highPrice": fixed(part.high, prices),
-            "lowPrice": fixed(part.low, prices),
-            "volume": fixed(part.volume, volumes),
-            "quoteVolume": fixed(part.quote, prices + volumes),
+            "weightedAvgPrice": written(pair, average, prices),
+            "lastPrice": written(pair, part.close, prices),
+            "openPrice": written(pair, part.open, prices),
+            "highPrice": written(pair, part.high, prices),
+            "lowPrice": written(pair, part.low, prices),
+            "volume": written(pair, part.volume, volumes),
+            "quoteVolume": written(pair, part.quote, prices + volumes),
             "openTime": start,
             "closeTime": now,
             "firstId": part.first_id if part.trades else -1,
@@ -121,7 +124,7 @@ class Tickers:
 
     def _prices(self, query: Query) -> object:
         def make(pair: Pair) -> object:
-            return {"symbol": pair.symbol, "price": fixed(self._last(pair), pair.price_decimals)}
+            return {"symbol": pair.symbol, "price": written(pair, self._last(pair), pair.price_decimals)}
 
         return self._each(query, (), make, needs_one=False)
 
@@ -132,7 +135,7 @@ class Tickers:
         now = self._clock.now_ms()
         part = self._market.span(pair.symbol, now // 1000 * 1000 - 300_000, now // 1000 * 1000 + 1000)
         average = part.quote // part.volume if part.volume else part.close
-        return {"mins": 5, "price": fixed(average, pair.price_decimals), "closeTime": now}
+        return {"mins": 5, "price": written(pair, average, pair.price_decimals), "closeTime": now}
 
     # ---- order books --------------------------------------------------------------------------------------------
 
@@ -141,8 +144,8 @@ class Tickers:
 
     def _levels(self, pair: Pair, count: int) -> tuple[list[list[str]], list[list[str]]]:
         last = self._last(pair)
-        bids = [[fixed(last - at, pair.price_decimals), _amount(pair, at)] for at in range(min(count, last))]
-        asks = [[fixed(last + 1 + at, pair.price_decimals), _amount(pair, -1 - at)] for at in range(count)]
+        bids = [[written(pair, last - at, pair.price_decimals), _amount(pair, at)] for at in range(min(count, last))]
+        asks = [[written(pair, last + 1 + at, pair.price_decimals), _amount(pair, -1 - at)] for at in range(count)]
         return bids, asks
 
     def _best_of(self, pair: Pair) -> tuple[list[str], list[str]]:
@@ -193,9 +196,9 @@ class Tickers:
         return [
             {
                 "id": number_of,
-                "price": fixed(price, pair.price_decimals),
+                "price": written(pair, price, pair.price_decimals),
                 "qty": _amount(pair, number_of),
-                "quoteQty": fixed(price * 10**pair.volume_decimals, pair.price_decimals + pair.volume_decimals),
+                "quoteQty": written(pair, price * 10**pair.volume_decimals, pair.price_decimals + pair.volume_decimals),
                 "time": at,
                 "isBuyerMaker": bool(number_of % 2),
                 "isBestMatch": True,
@@ -208,7 +211,7 @@ class Tickers:
         return [
             {
                 "a": number_of,
-                "p": fixed(price, pair.price_decimals),
+                "p": written(pair, price, pair.price_decimals),
                 "q": _amount(pair, number_of),
                 "f": number_of,
                 "l": number_of,
@@ -225,7 +228,7 @@ def _amount(pair: Pair, at: int) -> str:
     """Invent an amount that follows from the pair and a place."""
     dice = int.from_bytes(blake2b(f"{pair.symbol} {at}".encode(), digest_size=2).digest())
     typical = pair.daily_volume / pair.trades_per_day * 10**pair.volume_decimals
-    return fixed(max(1, round(typical * (0.2 + dice / 20_000))), pair.volume_decimals)
+    return written(pair, max(1, round(typical * (0.2 + dice / 20_000))), pair.volume_decimals)
 
 
 def _listed(query: Query) -> list[str]:

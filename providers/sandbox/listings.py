@@ -11,6 +11,15 @@ HOUR_MS = 3_600_000
 _NEW_YORK = ZoneInfo("America/New_York")
 
 
+class Contract(NamedTuple):
+    """The terms of a contract on `pair`: its `kind`, and its first and last moment; a perpetual one has no last."""
+
+    kind: str
+    pair: str
+    listed_ms: int
+    delivered_ms: int | None = None
+
+
 class Pair(NamedTuple):
     """What the market model has to know of one symbol; prices and volumes are counted in 10**-decimals units."""
 
@@ -30,6 +39,7 @@ class Pair(NamedTuple):
     group: str = ""
     base_name: str = ""
     quote_name: str = ""
+    contract: Contract | None = None
 
     @property
     def delisted_day(self) -> int | None:

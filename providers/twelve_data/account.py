@@ -70,7 +70,7 @@ class Account:
             monotonic=clock.monotonic,
             knows_time=lambda: server_clock.is_synchronised,
         )
-        self._recall()
+        self.recall(memory)
 
     def follow(self, settings: Mapping[str, Any]) -> None:
         """Go on with other settings of the same key; with another plan the provider is asked what it says of it."""
@@ -82,8 +82,10 @@ class Account:
             self.credits.reconfigure(*plan)
             self._checked_at = None
 
-    def _recall(self) -> None:
-        state = None if self._memory is None else self._memory.value
+    def recall(self, memory: Memory | None) -> None:
+        """Go on where the last one ended who spent credits of the key: an earlier run, or another relay."""
+        self._memory = memory
+        state = None if memory is None else memory.value
         # Earlier versions did not say whose credits they were.
         if not isinstance(state, dict) or state.get("key", _mark(self._key)) != _mark(self._key):
             return

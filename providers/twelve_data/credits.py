@@ -364,7 +364,9 @@ class Credits:
         """Go on where an earlier run ended, as `state` described it. Raises `ValueError` when that makes no sense."""
         before = remembered(state, wall, WINDOW_S)
         now = self._monotonic()
-        self._spent += [Spent(count, None, now - ago_s) for count, ago_s in before.spent]
+        # What this run spent is in the state, but for what is under way.
+        under_way = [each for each in self._spent if each.answered is None]
+        self._spent = [*under_way, *(Spent(count, None, now - ago_s) for count, ago_s in before.spent)]
         self._days, self._history_days = before.days, before.history
         # With another plan in the configuration the server is asked what it says now.
         if state.get("plan") == self._plan():

@@ -122,8 +122,10 @@ class TwelveDataProvider:
 
     @hookimpl
     def relay_memory(self, memory: Memory) -> None:
-        """Take the place for what was spent."""
+        """Take the place for what was spent; another relay with the same key may have spent it."""
         self._memory = memory
+        for account in self._accounts.values():
+            account.recall(memory)
 
     @hookimpl
     def relay_stream(

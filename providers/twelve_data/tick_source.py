@@ -74,7 +74,7 @@ class TickSource:
         self._is_lost = False
         self._watchlist = Watchlist(
             on_accept=lambda key: self._on_subscribed(key.symbol),
-            on_reject=lambda key, reason: self._on_refused(key.symbol, reason),
+            on_reject=lambda key, error: self._on_refused(key.symbol, str(error)),
             on_skip=on_skip,
         )
 

@@ -6,13 +6,13 @@ Each function returns the value as it is sent and raises `BadArgument`, which na
 import math
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from yarl import URL
 
 from relay.client.errors import BadArgument
-from relay.client.parsing import is_sendable
+from relay.client.parsing import DEFAULT_URL, is_sendable, parse_url
 from relay.client.resume import StreamOptions
 from relay.core.errors import RequestError
 from relay.core.outward_proxies import OutwardProxies, is_this_machine
@@ -65,6 +65,14 @@ def instruments_wanted(
         "q": None if search is None else text("search", search),
         "limit": whole("limit", limit, _COUNT),
     }
+
+
+def urls(value: str | Sequence[str]) -> tuple[URL, ...]:
+    """Take the address of a relay or those of several, each once."""
+    found = (value,) if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)
+    if not found:
+        raise BadArgument(f"there is no address in {shown(value)}; give one such as {DEFAULT_URL}")
+    return tuple(dict.fromkeys(map(parse_url, found)))
 
 
 def text(name: str, value: object) -> str:

@@ -1,4 +1,4 @@
-"""The WebSocket to one relay: opened, lost, opened again after a wait, by one task, whoever reads what it brings."""
+"""The WebSocket to a relay: opened, lost, opened again after a wait or at another relay, by one task, whoever reads."""
 
 import asyncio
 import time
@@ -6,46 +6,59 @@ import time
 from relay.client.backoff import Backoff
 from relay.client.decoding import Unreadable, decode
 from relay.client.errors import ClientClosed, ClientError, Disconnected, Refused
-from relay.client.http import Ended, Http, RelaySocket
+from relay.client.http import Ended, RelaySocket
 from relay.client.inbox import Inbox
 from relay.client.messages import Lost, Snapshot, Update
+from relay.client.relays import Relays, fault_of_all, is_for_good
+from relay.client.rotation import Rotation
 from relay.client.subscriptions import FollowedStreams
 from relay.core.errors import CloseCode
 
 _FOR_GOOD = {CloseCode.TOO_MANY_INVALID, CloseCode.TOKEN_REVOKED}
 
 
+_IS_UNREAD = "the program does not read the messages"
+
+
 class RelayConnection:
     """One WebSocket at a time: asks for what is followed and puts what comes into the inbox, while `run` runs.
 
-    Until the first one is open a failure ends `run`, unless `waits_for_relay`; later it is told as `Lost`. A later
-    `run` goes on: the wait that is due after a failure is kept.
+    Until the first one is open a failure of all relays ends `run`, unless `waits_for_relay`; later each is told as
+    `Lost`. A later `run` goes on: the wait that is due after a failure is kept.
     """
 
     def __init__(
-        self, http: Http, backoff: Backoff, following: FollowedStreams, inbox: Inbox, *, waits_for_relay: bool
+        self,
+        relays: Relays,
+        rotation: Rotation,
+        backoff: Backoff,
+        following: FollowedStreams,
+        inbox: Inbox,
+        *,
+        waits_for_relay: bool,
     ) -> None:
-        self._http = http
+        self._relays = relays
+        self._rotation = rotation
         self._backoff = backoff
         self._following = following
         self._inbox = inbox
         self._is_patient = waits_for_relay
         self._socket: RelaySocket | None = None
-        self._failures = 0
-        self._next_attempt = 0.0
+        # Of this round; None for a relay whose connection was open.
+        self._faults: list[ClientError | None] = []
 
     async def run(self) -> None:
         """Keep a connection open until cancelled, and none while the inbox is full.
 
-        Raises `Refused` for a token or origin not allowed, `Disconnected` when the relay closed it for good, and any
-        `ClientError` while it is not patient.
+        Raises `Refused` for a token or origin that no relay allows, `Disconnected` when the relay closed it for good,
+        and any `ClientError` while it is not patient.
         """
         while True:
             if self._inbox.is_full:
                 await self._inbox.emptied()
-            await asyncio.sleep(max(0.0, self._next_attempt - time.monotonic()))
+            await asyncio.sleep(max(0.0, self._rotation.next_at - time.monotonic()))
             try:
-                socket = await self._http.upgrade()
+                socket = await self._relays[self._rotation.current].upgrade()
             except ClientError as fault:
                 self._inbox.put(self._failed(fault))
             else:
@@ -62,14 +75,15 @@ class RelayConnection:
 
     async def _use(self, socket: RelaySocket) -> None:
         self._is_patient = True
-        self._following.restart()
+        self._relays.preferred = self._rotation.current
+        self._following.restart(self._rotation.current)
         self._socket = socket
         opened_at = time.monotonic()
         try:
             end = await self._listen(socket)
             self._socket = None
             if time.monotonic() - opened_at >= self._backoff.most_s:
-                self._failures = 0
+                self._note_success()
             self._inbox.put(self._lost(end))
         finally:
             self._socket = None
@@ -96,30 +110,50 @@ class RelayConnection:
             socket.note_news(heard)
             if isinstance(said, Update | Snapshot):
                 # Data flows: the next loss is the first again.
-                self._failures = 0
+                self._note_success()
             size = len(heard)
             for message in self._following.take(said, time.monotonic()):
                 self._inbox.put(message, size)
                 size = 0
-        return Ended(None, "the program does not read the messages")
+        return Ended(None, _IS_UNREAD)
+
+    def _note_success(self) -> None:
+        self._rotation.restart()
+        self._faults.clear()
 
     def _failed(self, fault: ClientError) -> Lost:
-        refused = fault if isinstance(fault, Refused) else None
-        lost = self._plan(str(fault), None, (refused and refused.retry_after) or 0.0)
-        # A relay that starts, is full or shuts down takes clients later; one that refuses a token does not.
-        is_final = isinstance(fault, ClientClosed) or (refused is not None and refused.status in {401, 403})
-        if is_final or not self._is_patient:
+        """Go on at the next relay; raise where there is none that could be used."""
+        self._faults.append(fault)
+        asked_s = (fault.retry_after if isinstance(fault, Refused) else None) or 0.0
+        wait_s = self._rotation.go_on(time.monotonic(), least_s=asked_s)
+        if isinstance(fault, ClientClosed):
             raise fault from None
-        return lost
+        faults = self._end_of_round()
+        # A relay that starts, is full or shuts down takes clients later; one that refuses a token does not.
+        if faults and (not self._is_patient or all(map(is_for_good, faults))):
+            raise fault_of_all([one for one in faults if one is not None]) from None
+        return _told(str(fault), None, wait_s)
 
     def _lost(self, end: Ended) -> Lost:
-        # 4002 asks to come back later, so it waits the longest time at once.
-        least_s = self._backoff.most_s if end.code == CloseCode.RATE_LIMITED else 0.0
         words = f"connection to the relay lost{f' ({end.reason})' if end.reason else ''}"
-        return self._plan(words, end.code, least_s)
+        now = time.monotonic()
+        if end.code == CloseCode.RATE_LIMITED:
+            # It asks to come back later. Another relay would be asked as often, so this waits the longest time at once.
+            return _told(words, end.code, self._rotation.stay(now, least_s=self._backoff.most_s))
+        if end.reason is _IS_UNREAD:
+            return _told(words, end.code, self._rotation.stay(now))
+        self._faults.append(None)
+        wait_s = self._rotation.go_on(now, was_open=True)
+        self._end_of_round()
+        return _told(words, end.code, wait_s)
 
-    def _plan(self, reason: str, close_code: int | None, least_s: float) -> Lost:
-        wait_s = max(self._backoff.wait_s(self._failures), least_s)
-        self._failures += 1
-        self._next_attempt = time.monotonic() + wait_s
-        return Lost(reason, close_code, wait_s, {"type": "status", "status": "disconnected", "message": reason})
+    def _end_of_round(self) -> list[ClientError | None]:
+        """Return the faults of the round that is over, none while it goes on."""
+        if self._rotation.is_within_round:
+            return []
+        faults, self._faults = self._faults, []
+        return faults
+
+
+def _told(reason: str, close_code: int | None, wait_s: float) -> Lost:
+    return Lost(reason, close_code, wait_s, {"type": "status", "status": "disconnected", "message": reason})

@@ -104,7 +104,7 @@ class Http:
         heartbeat_s: float,
         proxies: OutwardProxies,
     ) -> None:
-        self._url = url
+        self.url = url
         self._proxies = proxies
         proxy = None if session is not None else proxies.of(url.scheme, url.raw_host or "", url.port or 0)
         way = "" if proxy is None else f" through the proxy {proxy}"
@@ -127,11 +127,13 @@ class Http:
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
 
-    async def get(self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T]) -> T:
+    async def get(
+        self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T], timeout_s: float
+    ) -> T:
         """Return what `read` makes of an answer; a parameter that is None is left out. Raises `ClientError`."""
         params = {name: str(value) for name, value in asked.items() if value is not None}
-        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
-        url = self._url / _ROUTES / route
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        url = self.url / _ROUTES / route
         # The bounds of a relay's answers do not stay on a connection that its owner uses for others.
         headers = self._headers if self._like is None else {**self._headers, "Connection": "close"}
         with self._translated:
@@ -149,12 +151,12 @@ class Http:
 
     async def upgrade(self) -> RelaySocket:
         """Open the WebSocket. Raises `ClientError`."""
-        scheme = {"http": "ws", "https": "wss"}[self._url.scheme]
+        scheme = {"http": "ws", "https": "wss"}[self.url.scheme]
         with self._translated:
             # A relay that accepts and then says nothing must not hold up the resume for long.
             async with asyncio.timeout(min(self._timeout_s, _HANDSHAKE_S)), self._opened() as session:
                 socket = await session.ws_connect(
-                    (self._url / _ROUTES / "ws").with_scheme(scheme),
+                    (self.url / _ROUTES / "ws").with_scheme(scheme),
                     headers=self._headers,
                     heartbeat=self._heartbeat_s,
                     max_msg_size=_LARGEST_MESSAGE,

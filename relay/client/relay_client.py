@@ -3,11 +3,12 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+from yarl import URL
 
 from relay.client import arguments
 from relay.client.answers import (
@@ -24,13 +25,20 @@ from relay.client.errors import ClientClosed, Disconnected
 from relay.client.http import Http
 from relay.client.inbox import Inbox
 from relay.client.messages import Message
-from relay.client.parsing import DEFAULT_URL, parse_stream, parse_url
+from relay.client.parsing import DEFAULT_URL, parse_stream
+from relay.client.relays import Relays
+from relay.client.rotation import Rotation
 from relay.client.subscriptions import FollowedStreams
 from relay.core.model import StreamKey
 
 
 class RelayClient:
-    """A connection to one relay; an async context manager and an async iterable of `Message`.
+    """A connection to a relay; an async context manager and an async iterable of `Message`.
+
+    `url` may be a list of relays that serve the same, with one token for all. The client begins with any of them, so
+    that many clients spread, or `in_order` with the first. When a relay fails, refuses, says nothing or shuts down, the
+    client goes on at the next one, each stream where it stopped, and stays there. After a round without success it
+    pauses.
 
     The WebSocket opens with the first iteration; REST alone never opens it. From then on a task of the client keeps
     it open until `close`, also without a reader: a reader may be cancelled, and several may share the client; each
@@ -45,16 +53,17 @@ class RelayClient:
     With `trust_env` its own connections use the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY in the environment,
     unless the relay is on this machine.
 
-    `timeout_s` limits a REST request and, up to 10 s, a handshake. If a connection is silent for `heartbeat_s`, the
-    client sends a ping; without an answer in half that time the connection is lost. A closed client raises
-    `ClientClosed` in every method. Invalid arguments raise `BadArgument` at the call.
+    `timeout_s` limits a REST request, at all relays together, and, up to 10 s, a handshake. If a connection is silent
+    for `heartbeat_s`, the client sends a ping; without an answer in half that time the connection is lost. A closed
+    client raises `ClientClosed` in every method. Invalid arguments raise `BadArgument` at the call.
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | Sequence[str] = DEFAULT_URL,
         token: str | None = None,
         *,
+        in_order: bool = False,
         session: aiohttp.ClientSession | None = None,
         waits_for_relay: bool = False,
         trust_env: bool = False,
@@ -65,26 +74,41 @@ class RelayClient:
         most_unread_bytes: int = 64 * 1024 * 1024,
         jitter: random.Random | None = None,
     ) -> None:
-        self.url = parse_url(url)
+        self.urls = arguments.urls(url)
         arguments.instance("session", session, aiohttp.ClientSession)
         arguments.instance("jitter", jitter, random.Random)
         arguments.flag("waits_for_relay", waits_for_relay)
-        proxies = arguments.proxies(trust_env, self.url)
+        proxies = [arguments.proxies(trust_env, one) for one in self.urls]
         timeout_s, heartbeat_s = (
             arguments.seconds("timeout_s", timeout_s),
             arguments.seconds("heartbeat_s", heartbeat_s),
         )
-        backoff = Backoff(*arguments.seconds_from_to("backoff_s", backoff_s), jitter or random.Random())
-        self._http = Http(self.url, token, session, timeout_s, heartbeat_s, proxies)
+        jitter = jitter or random.Random()
+        backoff = Backoff(*arguments.seconds_from_to("backoff_s", backoff_s), jitter)
+        first = 0 if arguments.flag("in_order", in_order) or len(self.urls) == 1 else jitter.randrange(len(self.urls))
+        https = [
+            Http(one, token, session, timeout_s, heartbeat_s, way) for one, way in zip(self.urls, proxies, strict=True)
+        ]
+        self._relays = Relays(https, timeout_s, first)
         self._following = FollowedStreams(backoff, server_ahead_s=time.time() - time.monotonic())
         self._inbox = Inbox(
             arguments.count("most_unread", most_unread), arguments.count("most_unread_bytes", most_unread_bytes)
         )
         self._connection = RelayConnection(
-            self._http, backoff, self._following, self._inbox, waits_for_relay=waits_for_relay
+            self._relays,
+            Rotation(len(https), backoff, first),
+            backoff,
+            self._following,
+            self._inbox,
+            waits_for_relay=waits_for_relay,
         )
         self._keeper: asyncio.Task[None] | None = None
         self._is_closed = False
+
+    @property
+    def url(self) -> URL:
+        """The address of the relay that was reached last; of the one that is asked first until then."""
+        return self._relays.url
 
     @property
     def streams(self) -> tuple[StreamKey, ...]:
@@ -113,7 +137,7 @@ class RelayClient:
             self._keeper.cancel()
             # Waits without raising what it ended with.
             await asyncio.gather(self._keeper, return_exceptions=True)
-        await self._http.close()
+        await self._relays.close()
 
     # -- streams ----------------------------------------------------------------------------------------------------
 
@@ -208,11 +232,11 @@ class RelayClient:
         asked = arguments.history_range(
             symbol, interval, start_time=start_time, end_time=end_time, limit=limit, extended=extended
         )
-        return await self._http.get("history", asked, read_history)
+        return await self._relays.get("history", asked, read_history)
 
     async def symbols(self, asset_class: str | None = None) -> list[str]:
         """Return what can be streamed, sorted. Raises `ClientError`."""
-        return await self._http.get("symbols", _of_class(asset_class), read_symbols)
+        return await self._relays.get("symbols", _of_class(asset_class), read_symbols)
 
     async def instruments(
         self,
@@ -228,11 +252,11 @@ class RelayClient:
         (up to 5,000) is given.
         """
         asked = arguments.instruments_wanted(asset_class, provider=provider, search=search, limit=limit)
-        return await self._http.get("instruments", asked, read_instruments)
+        return await self._relays.get("instruments", asked, read_instruments)
 
     async def status(self) -> dict[str, Any]:
         """Return the status of the relay; keys may be missing, and new ones may come. Raises `ClientError`."""
-        return await self._http.get("status", {}, read_status)
+        return await self._relays.get("status", {}, read_status)
 
 
 def _of_class(asset_class: str | None) -> dict[str, str]:

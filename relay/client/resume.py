@@ -28,7 +28,7 @@ class Progress:
 
     `gaps` are those that were told and are not repaired yet, from and to. With `is_in_doubt` closed candles may be
     missing before what came last: nothing of the stream counts until the relay was asked for it anew by `request`.
-    `revision` is the number of the last revision that was told, None as long as the relay named none.
+    Revisions are numbered by each relay: `relay` is the number of the one that is asked now.
     """
 
     def __init__(self, interval: str, options: StreamOptions) -> None:
@@ -41,7 +41,9 @@ class Progress:
         # By the relay, since it took the stream on this connection.
         self._is_told_gaps = False
         self.gaps: list[tuple[int, int]] = []
-        self.revision: int | None = None
+        self.relay = 0
+        # By relay, the number of the last revision that was told.
+        self._newest_revisions: dict[int, int] = {}
         self.is_in_doubt = False
         # The first open time that may be missing; the relay was asked for what lies before the other one.
         self._due: int | None = None
@@ -71,8 +73,9 @@ class Progress:
         request: dict[str, Any] = {}
         if since is not None:
             request["since"] = since
-            if self.revision is not None:
-                request["revision"] = self.revision
+            if self._newest_revisions:
+                # Of a relay that named none yet all revisions are wanted: their numbers are its own.
+                request["revision"] = self._newest_revisions.get(self.relay, 0)
         # Once something was delivered, `bars` would cut what was missed.
         if bars is not None and not self.is_under_way:
             request["bars"] = self._reaching_back(bars, server_time)
@@ -116,18 +119,24 @@ class Progress:
             return False
         return self._accept(update.candle, is_closed=update.is_closed)
 
-    def take_gap(self, start: int, end: int) -> bool:
-        """Note a gap that the relay told of, and say whether it is news.
+    def take_gap(self, gap: Gap) -> Gap | None:
+        """Note a gap that the relay told of, and return what of it is news.
 
-        Before a snapshot the relay tells of all that the snapshot lacks.
+        Before a snapshot the relay tells of all that the snapshot lacks. What it begins with may be candles that
+        another relay had.
         """
         self._is_told_gaps = True
-        return self._add_gap(start, end)
+        start = gap.start
+        while start < gap.end and start in self._told and self._interval in INTERVALS:
+            start = next_open(self._interval, start)
+        if start >= gap.end or not self._add_gap(start, gap.end):
+            return None
+        return gap if start == gap.start else gap._replace(start=start, wire={**gap.wire, "from": start})
 
     def take_revision(self, number: object) -> None:
         """Note the number of a revision: what was revised up to it was told, unless more of it is still to come."""
         if isinstance(number, int) and not self._outdated_before:
-            self.revision = max(number, self.revision or 0)
+            self._newest_revisions[self.relay] = max(number, self._newest_revisions.get(self.relay, 0))
 
     def take_outdated(self, start: int, before: int) -> None:
         """Take it that candles have other values now: what comes of them next is news."""

@@ -40,6 +40,7 @@ class FollowedStreams:
         self._by_spelling: dict[StreamKey, FollowedStream] = {}
         self._leaving: list[FollowedStream] = []
         self._requests = SentRequests()
+        self._relay = 0
         self.due_at = math.inf
         """When `next_request` is worth a call; it is looked at for every message, so it is kept."""
 
@@ -53,7 +54,8 @@ class FollowedStreams:
         for key in keys:
             stream = self._by_spelling.get(key)
             if stream is None:
-                self._streams[key] = self._by_spelling[key] = FollowedStream(key, options)
+                self._streams[key] = self._by_spelling[key] = stream = FollowedStream(key, options)
+                stream.progress.relay = self._relay
             else:
                 stream.progress.options = options
                 stream.ask_at = 0.0
@@ -68,13 +70,15 @@ class FollowedStreams:
                 self._leave(stream, at=0.0)
         return set(found)
 
-    def restart(self) -> None:
-        """Begin anew with a new connection, which knows of nothing."""
+    def restart(self, relay: int = 0) -> None:
+        """Begin anew with a new connection, which knows of nothing, to the relay of this number."""
+        self._relay = relay
         self._requests.clear()
         self._leaving.clear()
         self.due_at = 0.0
         for stream in self._streams.values():
             stream.ask_at = 0.0
+            stream.progress.relay = relay
             stream.is_asked = stream.awaits_snapshot = False
             stream.is_repairing = stream.must_leave = stream.is_renewing = False
 
@@ -159,10 +163,10 @@ class FollowedStreams:
                 return self._take_refusal(said, now)
             case Gap():
                 stream = self._told_of(said.key)
-                if stream is None or not stream.progress.take_gap(said.start, said.end):
+                if stream is None or (gap := stream.progress.take_gap(said)) is None:
                     return []
                 self._plan_repair(stream, now)
-                return [said]
+                return [gap]
             case Outdated():
                 stream = self._told_of(said.key)
                 if stream is None:

@@ -59,6 +59,8 @@ def explain(config: Config, host: PluginHost) -> Iterator[str]:
     yield f"pages       {_origins(config)}"
     yield f"candles     {_database(config.database)}"
     yield f"upstreams   {_way(config)}"
+    if config.cluster_nats:
+        yield f"relays      shares its work with those of the namespace {config.cluster_namespace}, {_bus(config)}"
     for name, loaded in host.loaded.items():
         lacking = lacking_setting(loaded.info, loaded.settings)
         what = "ready"
@@ -114,11 +116,15 @@ def _way(config: Config) -> str:
     return f"through the proxy {said}" if said else "directly, through no proxy"
 
 
+def _bus(config: Config) -> str:
+    return f"over NATS at {masked(', '.join(config.cluster_nats))}"
+
+
 def _settings(config: Config, host: PluginHost) -> Iterator[tuple[str, str, str]]:
     for name, described in SETTINGS.items():
         value = getattr(config, name)
         is_automatic = bool(described.automatic) and value == 0 and described.default == 0
-        yield name, "automatic" if is_automatic else _shown(value, name), config.sources.get(name, "default")
+        yield described.key, "automatic" if is_automatic else _shown(value, name), config.sources.get(name, "default")
     for loaded in host.loaded.values():
         for setting in loaded.info.settings:
             _, where = given_setting(config, loaded.info, setting)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from relay.config.environment import names_of_variable
 from relay.config.provider_settings import (
     given_setting,
     setting_default,
@@ -84,10 +85,15 @@ def _setting(config: Config, loaded: Loaded, setting: Setting) -> dict[str, Any]
         "values": setting_values(setting),
         "help": setting.help,
         "default": masked(setting_default(setting)),
-        "variables": [] if setting.kind == "table" else list(setting_variables(config, loaded.info, setting)),
+        "variables": [] if setting.kind == "table" else [*_variables(config, loaded, setting)],
         "is_set": where is not None,
         "given_by": where,
     }
+
+
+def _variables(config: Config, loaded: Loaded, setting: Setting) -> Iterator[str]:
+    for name in setting_variables(config, loaded.info, setting):
+        yield from names_of_variable(name, is_secret=setting.is_secret)
 
 
 def version_of(loaded: Loaded) -> str:

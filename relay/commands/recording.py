@@ -65,4 +65,11 @@ def instruments_of(recording: RecordedCandles, provider: str) -> Mapping[str, In
     except (ValueError, TypeError, LookupError):
         return {}
     symbols = {key.symbol for key in recording.streams[provider]}
-    return {one.symbol: one for one in found if one.symbol in symbols}
+    return {
+        # Extras are for the provider's own protocol, in which candles without its texts cannot be given.
+        one.symbol: one
+        if one.extras is None or recording.has_texts(provider, one.symbol)
+        else one._replace(extras=None)
+        for one in found
+        if one.symbol in symbols
+    }

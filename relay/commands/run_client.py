@@ -30,7 +30,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 def _check_url(context: click.Context, option: click.Parameter, value: str) -> str:
     try:
-        return str(parse_url(value))
+        return ",".join(str(parse_url(one)) for one in value.split(","))
     except ValueError as fault:
         raise click.BadParameter(str(fault)) from None
 
@@ -64,7 +64,7 @@ def relay_options(command: F) -> F:
         default=DEFAULT_URL,
         show_default=True,
         callback=_check_url,
-        help="Address of the relay.",
+        help="Address of the relay; or of several that serve the same, with commas: each is tried in turn.",
     )
     return url(token(command))
 
@@ -75,7 +75,7 @@ def shows_table() -> bool:
 
 
 def call(url: str, token: str | None, work: Work) -> None:
-    """Run `work` with a client of the relay, to the end of the command.
+    """Run `work` with a client of the relay, or of the relays whose addresses are joined by commas, to its end.
 
     An error of the client becomes one line and exit 1; Ctrl-C exits 130, SIGTERM 143 and a reader of stdout who left
     0, all without a word.
@@ -98,7 +98,7 @@ async def _run(url: str, token: str | None, work: Work) -> None:
     with _terminations() as came:
         try:
             # As with curl: whoever types a command has set the environment that it runs in.
-            async with RelayClient(url, token, trust_env=True) as client:
+            async with RelayClient(url.split(","), token, in_order=True, trust_env=True) as client:
                 await work(client)
         except asyncio.CancelledError:
             if came:

@@ -84,6 +84,11 @@ def _print_table(answer: dict[str, Any]) -> None:
 
 
 def _print_lines(answer: dict[str, Any]) -> None:
+    click.echo("\n".join([*lines_of(answer), ""]))
+
+
+def lines_of(answer: dict[str, Any]) -> list[str]:
+    """Return an answer of the relay as it is printed where no terminal is."""
     facts, sections = sorted_out(answer)
     lines = [f"{name}: {value}" for name, value in facts]
     for section in sections:
@@ -94,7 +99,7 @@ def _print_lines(answer: dict[str, Any]) -> None:
         for row in [columns, *rows] if rows else []:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=False))
             lines.append("  ".join(["", *cells]).rstrip())
-    click.echo("\n".join([*lines, ""]))
+    return lines
 
 
 def _picture(answer: dict[str, Any], width: int) -> Group:

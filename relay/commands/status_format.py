@@ -21,6 +21,8 @@ _COLUMNS = (
 )
 # Long, and of no use in a row; `--json` has them.
 _LEFT_OUT = {"events", "intervals", "source", "resets_at", "connects"}
+# Marks by which relays find out that they ask themselves; nothing for people.
+_OF_RELAYS = {"origins"}
 _TIMES = ("last_update", "server_time", "since", "started", "time")
 
 
@@ -39,7 +41,8 @@ def sorted_out(answer: dict[str, Any]) -> tuple[list[tuple[str, str]], list[Sect
     sections: list[Section] = []
     inner: list[Section] = []
     now = answer.get("server_time")
-    for name in sorted(answer, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
+    shown = [name for name in answer if name not in _OF_RELAYS]
+    for name in sorted(shown, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST)):
         value = answer[name]
         title = printable(name)
         if isinstance(value, dict) and value and all(isinstance(item, dict) for item in value.values()):

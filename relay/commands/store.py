@@ -1,4 +1,4 @@
-"""`relay store`: what the database holds, whether it is right, what is to be forgotten, its free pages given back."""
+"""`relay store`: what the database holds, whether it is right, a copy of it, what is to be forgotten, free pages."""
 
 import asyncio
 import random
@@ -21,6 +21,7 @@ from relay.core.saved_value import Memory
 from relay.history.sample_check import Compared, Sample, compare, draw_samples
 from relay.plugins.provider import Provider
 from relay.server.event_loop import without_stragglers
+from relay.storage.backup import Backup, back_up
 from relay.storage.inspect import (
     Forgotten,
     Overview,
@@ -48,6 +49,7 @@ class StoreReport(NamedTuple):
     compared: Sequence[Compared] | None
     repaired: Sequence[str] = ()
     forgotten: Sequence[Forgotten] = ()
+    backup: Backup | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -57,7 +59,7 @@ class StoreReport(NamedTuple):
         return can_be_read and not has_faults and all(one.is_equal for one in self.compared or ())
 
 
-@click.command("store", short_help="Show, check and shrink the database.")
+@click.command("store", short_help="Show, check, back up and shrink the database.")
 @click.option("--database", type=click.Path(), metavar="FILE", help="The file.  [default: relay.db]")
 @click.option("--config", "file", type=click.Path(), metavar="FILE", help="Configuration file of `relay serve`.")
 @click.option("--check", is_flag=True, help="Compare rows, known spans and encoded candles with each other.")
@@ -76,6 +78,9 @@ class StoreReport(NamedTuple):
     metavar="SYMBOL[@INTERVAL]",
     help="First delete all that is stored for a symbol.",
 )
+@click.option(
+    "--backup", "target", type=click.Path(), metavar="FILE", help="First copy the database into FILE, a new file."
+)
 @click.option("--vacuum", "shrinks", is_flag=True, help="First give free pages back to the disk.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as one JSON object.")
 @click.pass_obj
@@ -89,6 +94,7 @@ def command(
     seed: int | None,
     repairs: bool,
     names: tuple[str, ...],
+    target: str | None,
     shrinks: bool,
     as_json: bool,
 ) -> None:
@@ -101,6 +107,10 @@ def command(
     Stop the relay before --repair and --forget: it remembers what is stored. --repair deletes candles and spans that
     lie more than ten minutes ahead of this machine's clock, which must be right.
 
+    --backup makes one file that is whole, and complete up to its start, beside a relay that goes on writing. It comes
+    before all else that is asked for. To restore it, stop the relay, delete its -wal and -shm, and put the copy in its
+    place.
+
     --forget deletes the candles and known spans of a symbol; later requests get them from the provider again.
     provider:SYMBOL names the provider. Candles that were set aside have the name that the list shows.
 
@@ -109,11 +119,13 @@ def command(
     relay store --check --database /var/lib/relay/candles.db
     relay store --check --sample 20
     relay store --repair
+    relay store --backup /mnt/backup/relay.db
     relay store --forget LUNAUSDT@1h --vacuum
     """
     set_up_logs("critical", "text")
     try:
         config = load_config({"database": database, "insecure": True}, file=file)
+        backup = back_up(config.database, target) if target else None
         repaired = cut_future(config.database, time.time()) if repairs else []
         forgotten = forget(config.database, names) if names else ()
         if shrinks:
@@ -122,7 +134,7 @@ def command(
         report = _look(
             config, distribution, repaired, checks=checks, samples=sample or 0, randomness=random.Random(seed)
         )
-        report = report._replace(forgotten=forgotten)
+        report = report._replace(forgotten=forgotten, backup=backup)
     except (ConfigError, StoreError) as error:
         click.echo(f"relay: {error}", err=True)
         sys.exit(2)
@@ -176,6 +188,8 @@ def _memory_of(connection: sqlite3.Connection, name: str) -> Memory:
 def _lines(report: StoreReport) -> Iterator[str]:
     found = report.overview
     candles = sum(stream.candles for stream in found.streams)
+    if report.backup is not None:
+        yield printable(f"copied to {report.backup.path}: {_size(report.backup.size)}")
     for one in report.forgotten:
         spans = _many(one.spans, "span")
         yield printable(f"forgot {one.provider} {one.key}: {_many(one.candles, 'candle')}, {spans}")
@@ -312,6 +326,8 @@ def _as_json(report: StoreReport) -> dict[str, Any]:
             for stream in found.streams
         ],
     }
+    if report.backup is not None:
+        told["backup"] = report.backup._asdict()
     if report.repaired:
         told["repaired"] = list(report.repaired)
     if report.forgotten:

@@ -56,3 +56,11 @@ def _content_of(variable: str, path: str) -> str:
         raise ConfigError(f"{variable}: cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{variable}: {path} is not UTF-8 text") from None
+
+
+def is_empty(path: str) -> bool:
+    """Say whether a file that a secret is to be in has nothing in it, or line ends only."""
+    try:
+        return not Path(path).read_text(encoding="utf-8-sig").strip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from relay.config.environment import OF_CLIENTS, PREFIX, is_of_a_service, names_of_variable
+from relay.config.environment import FILE, OF_CLIENTS, PREFIX, is_empty, is_of_a_service, names_of_variable
 from relay.config.provider_settings import enabled_variable, given_setting, setting_variables, uses_of
 from relay.config.settings import SETTINGS, Config
 from relay.config.tokens import SHORT
@@ -44,6 +44,7 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Itera
         variables.append((enabled_variable(info.name), False))
         for setting in info.settings:
             variables += [(name, setting.is_secret) for name in setting_variables(config, info, setting)]
+    yield from _empty_files(config, [name for name, is_secret in variables if is_secret])
     unknown = tuple(f"{PREFIX}{name}_".upper() for name in others)
     known = [each for name, is_secret in variables for each in names_of_variable(name, is_secret=is_secret)]
     for name, value in sorted(config.environ.items()):
@@ -56,6 +57,14 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Itera
             # What they all begin with makes none of them alike.
             near = near_name(name.removeprefix(PREFIX), [each.removeprefix(PREFIX) for each in known])
             yield f"no setting reads the variable {name}" + (f"; did you mean {PREFIX}{near}?" if near else "")
+
+
+def _empty_files(config: Config, secrets: Iterable[str]) -> Iterator[str]:
+    """Yield which files of secrets hold nothing. A space is meant: systemd writes one where there is no credential."""
+    for name in secrets:
+        path = config.environ.get(name + FILE)
+        if path and is_empty(path):
+            yield f"{name}{FILE} names a file with nothing in it, so the setting is not set; write the secret into it"
 
 
 def _shared_keys(config: Config, infos: Iterable[ProviderInfo]) -> Iterator[str]:

@@ -2,10 +2,12 @@
 
 import ipaddress
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
 from relay.core.hosts import parse_host, parse_origin
 from relay.core.near_names import did_you_mean
@@ -14,6 +16,9 @@ from relay.core.secret import Secret, clean_secret
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+_NODE = re.compile(r"[A-Za-z0-9_:-][A-Za-z0-9._:-]{0,63}", re.ASCII)
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]{1,32}", re.ASCII)
+_BUS_SCHEMES = ("nats", "tls", "ws", "wss")
 _UNITS_S = {"h": 3600, "d": 86_400, "w": 604_800, "y": 365 * 86_400}
 
 
@@ -35,6 +40,36 @@ def text(value: Any) -> str:
     if not value:
         raise ValueError("is empty")
     return value
+
+
+def node_name(value: Any) -> str:
+    """Take the name of a relay among others: a host's name, with a port or without."""
+    given = text(value)
+    if not _NODE.fullmatch(given):
+        raise ValueError("is not a name of a relay; it has up to 64 letters, digits and . : _ -")
+    return given
+
+
+def subject_token(value: Any) -> str:
+    """Take a name of letters, digits, _ and -, which can be a part of a subject of NATS."""
+    given = text(value)
+    if not _SUBJECT.fullmatch(given):
+        raise ValueError("is not a namespace; it has up to 32 letters, digits, _ and -")
+    return given
+
+
+def bus_urls(value: Any) -> tuple[str, ...]:
+    """Take addresses of NATS servers, a list or one text with commas."""
+    found = texts(value)
+    for one in found:
+        parts = urlsplit(one)
+        try:
+            is_good = parts.scheme in _BUS_SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_good = False
+        if not is_good:
+            raise ValueError("has an address that is none of NATS, such as nats://127.0.0.1:4222 or tls://HOST:4222")
+    return found
 
 
 def host(value: Any) -> str:

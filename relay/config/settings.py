@@ -21,6 +21,8 @@ from relay.core.outward_proxies import OutwardProxies, OutwardProxy
 DEFAULT_FILE = "relay.toml"
 INSTANCES = "providers"
 """The table of the file whose tables are instances of providers."""
+CLUSTER = "cluster"
+"""The table of the file with the settings that are called `cluster_…` elsewhere."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 FACADE_NAMES = ("binance",)
@@ -44,6 +46,12 @@ class RelaySetting(NamedTuple):
     automatic: str = ""
     is_reloaded: bool = False
     is_secret: bool = False
+
+    @property
+    def key(self) -> str:
+        """How it is named for people: as in the file, with the table that it is in."""
+        table, mark, name = self.name.partition("_")
+        return f"[{table}] {name}" if mark and table == CLUSTER else self.name
 
     @property
     def variable(self) -> str:
@@ -79,6 +87,11 @@ class Config:
 
     host: str = _setting(parsers.host, "127.0.0.1", "Address to listen on.")
     port: int = _setting(parsers.number(int, 0, 65_535), 8000, "Port to listen on; 0 takes a free one.", form=_NUMBER)
+    reuse_port: bool = _setting(
+        parsers.switch,
+        False,
+        "Let other relays of this machine that have it set, too, listen on the same port; the system spreads clients.",
+    )
     database: str = _setting(
         parsers.text,
         "relay.db",
@@ -153,7 +166,12 @@ class Config:
         is_reloaded=True,
     )
     max_streams_per_client: int = _setting(
-        parsers.number(int, 1, 100_000), 200, "Maximum number of streams of one client.", form=_NUMBER, is_reloaded=True
+        parsers.number(int, 0, 100_000),
+        0,
+        "Maximum number of streams of one client.",
+        form=_NUMBER,
+        automatic="200; 1024 for programs that are written against Binance",
+        is_reloaded=True,
     )
     max_streams: int = _setting(
         parsers.number(int, 1, 100_000),
@@ -257,6 +275,36 @@ class Config:
         "Protocols of other services that are served too, for programs that are written against them; empty for none.",
         form="|".join(FACADE_NAMES),
     )
+    cluster_nats: tuple[str, ...] = _setting(
+        parsers.bus_urls,
+        (),
+        "NATS servers by which relays share their work; with them this relay is one of several. TLS with tls://.",
+        form="nats://HOST:PORT,…",
+        automatic="none: one relay alone",
+    )
+    cluster_namespace: str = _setting(
+        parsers.subject_token,
+        "relay",
+        "Relays with the same namespace share their work.",
+        form="NAME",
+    )
+    cluster_node: str = _setting(
+        parsers.node_name,
+        "",
+        "Name of this relay among the others.",
+        form="NAME",
+        automatic="the host's name and the port",
+    )
+    cluster_credentials: str = _setting(
+        parsers.text, "", "Credentials file (.creds) for NATS.", form="FILE", automatic="none"
+    )
+    cluster_shards: int = _setting(
+        parsers.number(int, 1, 64),
+        1,
+        "In how many parts the streams of a provider without a key are shared; each relay that has a part connects to "
+        "the provider. The same in all relays.",
+        form=_NUMBER,
+    )
     insecure: bool = False
     # Where each setting that was given comes from; what is not in it has its default.
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False, compare=False)
@@ -289,7 +337,7 @@ def load_config(flags: Mapping[str, Any], environ: Mapping[str, str] | None = No
     for name, setting in SETTINGS.items():
         in_environment = given_variable(environ, setting.variable, is_secret=setting.is_secret)
         for given, where in (
-            (table.get(name), f"{name} in {source}"),
+            (table.get(name), f"{setting.key} in {source}"),
             in_environment or (None, ""),
             (flags.get(name), setting.flag),
         ):
@@ -356,15 +404,29 @@ def _read_file(file: str | None) -> tuple[dict[str, Any], _Tables, _Tables, str]
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
     instances = _instances_of(content.pop(INSTANCES, {}), path)
+    cluster = _cluster_of(content.pop(CLUSTER, {}), path)
     tables = {name: value for name, value in content.items() if isinstance(value, dict) and name not in SETTINGS}
     table = {name: value for name, value in content.items() if name not in tables}
     for name in table:
-        if name not in SETTINGS:
+        if name not in SETTINGS or name.startswith(f"{CLUSTER}_"):
             meant = did_you_mean(name, [*SETTINGS, INSTANCES])
             raise ConfigError(
                 f"unknown key {name!r} in {path}{meant or '; known keys are ' + ', '.join(sorted(SETTINGS))}"
             )
-    return table, tables, instances, str(path)
+    return {**table, **cluster}, tables, instances, str(path)
+
+
+def _cluster_of(given: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise ConfigError(f"{CLUSTER} in {path}: {quoted(given)} is not a table; write [{CLUSTER}]")
+    known = [name.removeprefix(f"{CLUSTER}_") for name in SETTINGS if name.startswith(f"{CLUSTER}_")]
+    for name in given:
+        if name not in known:
+            meant = did_you_mean(name, known)
+            raise ConfigError(
+                f"unknown key {name!r} in [{CLUSTER}] of {path}{meant or '; known keys are ' + ', '.join(known)}"
+            )
+    return {f"{CLUSTER}_{name}": value for name, value in given.items()}
 
 
 def _instances_of(given: Any, path: Path) -> _Tables:

@@ -313,8 +313,8 @@ class ProviderInfo(NamedTuple):
     then a closed candle never appears late, and a new subscription need not wait `close_grace_s`.
     With `has_every_candle` each interval in which the market is open has a candle, also without trades: only an outage
     leaves one out, and the relay asks twice before it accepts that.
-    With `is_recorded` the past is complete and final: a candle that is not in an answer does not exist, and no price
-    waits until another one confirms it.
+    With `is_recorded` the past is complete and final: a candle that is not in an answer does not exist, nor one between
+    two that a feed gives, and no price waits until another one confirms it.
     With `is_utc_grid` every candle of up to a day opens at a multiple of its length, and longer ones on a day, in UTC:
     weeks on Monday, months on the first.
     A request can include `candles_back` earlier candles at no extra cost: they are compared with the stored ones.

@@ -8,8 +8,8 @@ from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
 
 _DAY_S = 86_400
-LONGEST_AHEAD_S = 4 * _DAY_S
-"""So much earlier than a long candle one of its parts may open: where days of a weekend count for Monday."""
+_LONGEST_AHEAD_S = 4 * _DAY_S
+"""Our own bound on closed days before a Monday: days of a weekend count for it, as it opens."""
 
 
 class CandlePeriod(NamedTuple):
@@ -79,6 +79,11 @@ class Periods:
         """Say whether short candles of a period may open from `start` until before `end`."""
         start, end = max(start, period.opens), min(end, period.ends)
         return start < end and not self._market.is_closed(start, end)
+
+    @property
+    def ahead_s(self) -> int:
+        """So much earlier than a long candle one of its parts may open."""
+        return _LONGEST_AHEAD_S if self._calendar is not None and self.base == "1d" else 0
 
     def _by_utc(self, opened: int) -> CandlePeriod:
         opens = open_time(self.interval, opened)

@@ -26,7 +26,7 @@ class AsideCandles:
     async def take_away(self, check: SymbolCheck) -> None:
         if not check.is_aside:
             name, symbol = check.identity
-            await self._store.set_aside(name, symbol, aside_name(symbol, CHECKING))
+            await self._store.removals.set_aside(name, symbol, aside_name(symbol, CHECKING))
             check.is_aside = True
             about = event("instrument_doubted", provider=name, symbol=symbol)
             log.info("%s of %s may name another instrument now; checking the stored candles", symbol, name, extra=about)
@@ -34,7 +34,7 @@ class AsideCandles:
     async def give_back(self, check: SymbolCheck) -> None:
         name, symbol = check.identity
         if check.is_aside:
-            await self._store.take_back(name, aside_name(symbol, CHECKING), symbol)
+            await self._store.removals.take_back(name, aside_name(symbol, CHECKING), symbol)
             check.is_aside = False
             about = event("instrument_same", provider=name, symbol=symbol)
             log.info("%s of %s names the same instrument as before", symbol, name, extra=about)
@@ -42,7 +42,7 @@ class AsideCandles:
     async def set_aside(self, check: SymbolCheck, verdict: Verdict) -> None:
         name, symbol = check.identity
         kept_as = aside_name(symbol, mark_of(self._clock.wall()))
-        count = await self._store.set_aside(name, aside_name(symbol, CHECKING), kept_as, verdict.begins)
+        count = await self._store.removals.set_aside(name, aside_name(symbol, CHECKING), kept_as, verdict.begins)
         self.names[name, kept_as] = None
         log.warning(
             "%s of %s names another instrument than before: its %d stored candles are set aside as %s; "

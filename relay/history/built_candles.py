@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from relay.core.candle_sum import CandleSum
 from relay.core.derived_intervals import Derivation
-from relay.core.intervals import next_open
+from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
 from relay.core.periods import CandlePeriod, Periods
 from relay.core.spans import FOREVER, Span, clip_spans
@@ -18,7 +18,8 @@ from relay.history.requests import HistoryRequest, PastCandles
 class PartsSaid(NamedTuple):
     """What is known of short candles beside those that are over.
 
-    `is_first` says that the first of them is the first one of its period, whenever it opened.
+    `is_first` says that the first of them is the first one of its period, whenever it opened. With `may_go_on` the last
+    of them need not be the last one of its period, whatever time it is.
     """
 
     forming: Candle | None
@@ -26,6 +27,7 @@ class PartsSaid(NamedTuple):
     unreadable: Sequence[Span]
     doubted: Sequence[Span]
     is_first: bool
+    may_go_on: bool = False
 
 
 class FoldedCandles:
@@ -78,7 +80,7 @@ def built_of(
 ) -> tuple[PastCandles, tuple[Span, ...]]:
     """Return the answer that short candles make, and which candles of it may lack a part.
 
-    Where each interval has a candle, those are left out.
+    Where each interval has a candle, those are left out, and so is the open one, unless that is only too new.
     """
     source, interval, periods = asked.source, asked.key.interval, derivation.periods
     sums, is_open_at_end = folded.sums, None
@@ -92,20 +94,20 @@ def built_of(
         period = [*sums][-1]
         if not periods.is_over_with(folded.last[period], period):
             waited_s = source.info.close_grace_s + (0.0 if asked.must_be_new else source.info.fresh_s)
-            if asked_at < period.ends + waited_s:
+            if parts.may_go_on or asked_at < period.ends + waited_s:
                 is_open_at_end = period
             elif asked.start is not None and not parts.is_complete:
                 del sums[period]
     if sums:
         oldest = next(iter(sums))
-        is_listed_in = derivation.listed_at is not None and derivation.listed_at >= oldest.opens
-        if not (parts.is_first or is_listed_in or periods.is_begun_by(folded.first[oldest], oldest)):
+        if not (parts.is_first or is_begun_by(folded.first[oldest], oldest, derivation)):
             del sums[oldest]
     lost = {periods.holding(span.start) for span in parts.unreadable}
     doubted = [period for span in parts.doubted for period in _touched(folded, periods, span)]
     if source.info.has_every_candle:
+        settled_at = asked_at - source.info.close_grace_s
         for period in doubted:
-            if period != is_open_at_end:
+            if period != is_open_at_end or lacks_one(period, parts.doubted, derivation, settled_at):
                 sums.pop(period, None)
     for period in lost:
         sums.pop(period, None)
@@ -118,7 +120,7 @@ def built_of(
     unreadable = _spans_of(lost, interval, low, high)
     times = [period.opens for period in chosen]
     of_parts = [Span(periods.holding(span.start).opens, span.end) for span in parts.doubted]
-    of_parts += [Span(period.opens, period.ends) for period in doubted if period not in sums]
+    of_parts += [Span(*period) for period in doubted if period not in sums and period != is_open_at_end]
     holes = [hole for span in clip_spans(of_parts, low, high) for hole in holes_beside(times, span, interval)]
     past = PastCandles(
         tuple(sums[period].candle() for period in chosen),
@@ -128,6 +130,12 @@ def built_of(
         doubted=tuple(holes),
     )
     return past, _spans_of({*doubted} & {*chosen}, interval, low, high)
+
+
+def lacks_one(period: CandlePeriod, doubted: Iterable[Span], derivation: Derivation, moment: float) -> bool:
+    """Say whether a part of the open candle is in doubt, of those that were over at a moment."""
+    until = int(moment) - length_s(derivation.base)
+    return any(derivation.periods.is_traded_in(period, span.start, min(span.end, until)) for span in doubted)
 
 
 def _touched(folded: FoldedCandles, periods: Periods, span: Span) -> Iterator[CandlePeriod]:
@@ -148,7 +156,12 @@ def _spans_of(periods: Iterable[CandlePeriod], interval: str, low: int, high: in
     return tuple(Span(one.opens, next_open(interval, one.opens)) for one in sorted(periods) if low <= one.opens < high)
 
 
-def begins(candle: Candle, derivation: Derivation) -> bool:
+def is_begun(candle: Candle, derivation: Derivation) -> bool:
     """Say whether no short candle can have opened before this one in its period."""
-    periods = derivation.periods
-    return periods.is_begun_by(candle.time, periods.holding(candle.time))
+    return is_begun_by(candle.time, derivation.periods.holding(candle.time), derivation)
+
+
+def is_begun_by(opened: int, period: CandlePeriod, derivation: Derivation) -> bool:
+    """Say whether no part of a period can have opened before the short candle that opened then."""
+    listed_at = derivation.listed_at
+    return (listed_at is not None and listed_at >= period.opens) or derivation.periods.is_begun_by(opened, period)

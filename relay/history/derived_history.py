@@ -12,9 +12,9 @@ from typing import NamedTuple, Protocol
 from relay.core.derived_intervals import Derivation
 from relay.core.intervals import length_s
 from relay.core.model import Candle, StreamKey, parted
-from relay.core.periods import LONGEST_AHEAD_S, CandlePeriod
-from relay.core.spans import Span, merge_spans
-from relay.history.built_candles import FoldedCandles, PartsSaid, begins, built_of
+from relay.core.periods import CandlePeriod
+from relay.core.spans import Span, clip_spans, merge_spans
+from relay.history.built_candles import FoldedCandles, PartsSaid, built_of, is_begun, lacks_one
 from relay.history.known_answers import EncodedCandles, encoded_past
 from relay.history.live_edge import LiveEdge
 from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
@@ -48,11 +48,15 @@ class ShortPast(Protocol):
 
 
 class PeriodParts(NamedTuple):
-    """What history says of a period: the candles that are over, the open one, and whether none of them is missing."""
+    """What history says of a period: the candles that are over, the open one, and whether none of them is missing.
+
+    With `is_cut` it is final that some are: a recording begins within the period.
+    """
 
     closed: Sequence[Candle]
     forming: Candle | None
     is_whole: bool
+    is_cut: bool = False
 
 
 class DerivedHistory:
@@ -79,8 +83,21 @@ class DerivedHistory:
             return PastCandles((), True, True), ()
         asked_at = _settled_at(asked.source)
         collect = self._backwards if asked.start is None else self._forwards
-        parts, periods = await collect(asked, derivation)
-        return built_of(asked, derivation, parts, periods, asked_at)
+        parts, folded = await collect(asked, derivation)
+        if asked.source.info.is_recorded and folded.sums and parts.forming is None:
+            parts = parts._replace(may_go_on=await self._may_go_on(asked, derivation, folded))
+        return built_of(asked, derivation, parts, folded, asked_at)
+
+    async def _may_go_on(self, asked: HistoryRequest, derivation: Derivation, folded: FoldedCandles) -> bool:
+        """Say whether the newest candle of a recording may lack parts, whatever time it is: it may end anywhere.
+
+        A short candle that opened later says that the recording goes on, and that there was none between.
+        """
+        period = [*folded.sums][-1]
+        if derivation.periods.is_over_with(folded.last[period], period):
+            return False
+        after = await self._past.candles(self._request(asked, derivation, period.ends, None, 1))
+        return not after.candles
 
     async def text(self, asked: HistoryRequest, derivation: Derivation) -> EncodedCandles:
         """Return what `candles` does, encoded. It holds until what is stored of the short candles changes."""
@@ -112,7 +129,7 @@ class DerivedHistory:
         most = min(_MOST_STORED, asked.limit * _parts_of(derivation))
         past = await self._past.stored(self._request(asked, derivation, None, None, most))
         closed, forming = _parted(past)
-        parts = PartsSaid(forming, False, past.unreadable, past.doubted, False)
+        parts = PartsSaid(forming, False, past.unreadable, past.doubted, False, asked.source.info.is_recorded)
         built, _ = built_of(asked, derivation, parts, FoldedCandles(derivation).with_newer(closed), asked_at)
         # What is before the first candle that is known completely may lack a part.
         periods = derivation.periods
@@ -142,23 +159,20 @@ class DerivedHistory:
     ) -> "PeriodParts":
         """Return the short candles of a period up to now. Raises what history of the short candles raises."""
         asked = HistoryRequest(source, key, None, None, 1, must_be_new=must_be_new, extended=True)
-        start = max(0, period.opens - (LONGEST_AHEAD_S if derivation.base == "1d" else 0))
+        start = max(0, period.opens - derivation.periods.ahead_s)
         past = await self._past.candles(self._request(asked, derivation, start, None, _parts_of(derivation) + _PAGE))
         closed, forming = _parted(past)
         holding = derivation.periods.holding
         inside = [candle for candle in closed if holding(candle.time) == period]
         first = next(iter(inside), forming)
-        is_begun = first is None or derivation.periods.is_begun_by(first.time, period)
-        if not is_begun and first is not None and past.is_whole:
-            listed_at = derivation.listed_at
-            is_listed_in = listed_at is not None and listed_at >= period.opens
-            is_begun = is_listed_in or await self._is_first(asked, derivation, first, len(past.candles))
+        is_first = first is None or is_begun(first, derivation)
+        if first is not None and not is_first and past.is_whole:
+            is_first, _ = await self._is_first(asked, derivation, first, len(past.candles))
         lacks = any(derivation.periods.is_traded_in(period, *span) for span in past.unreadable)
         if source.info.has_every_candle:
-            now = int(_settled_at(source)) - length_s(derivation.base)
-            until = [Span(span.start, min(span.end, now)) for span in past.doubted]
-            lacks = lacks or any(derivation.periods.is_traded_in(period, *span) for span in until)
-        return PeriodParts(inside, forming, past.is_whole and is_begun and not lacks)
+            lacks = lacks or lacks_one(period, past.doubted, derivation, _settled_at(source))
+        is_cut = source.info.is_recorded and past.is_complete and not is_first
+        return PeriodParts(inside, forming, past.is_whole and is_first and not lacks, is_cut)
 
     async def revisions(
         self, source: CandleSource, key: StreamKey, derivation: Derivation, of_parts: Revisions, *, extended: bool
@@ -176,7 +190,7 @@ class DerivedHistory:
             closed, _ = _parted(past)
             opens = {period.opens for period in periods}
             found += [one for one in closed if one.time in opens]
-        return Revisions(found, is_complete and len(ranges) <= _MOST_RANGES)
+        return Revisions(found, is_complete and len(ranges) <= _MOST_RANGES, of_parts.is_forgotten)
 
     # -- the short candles ---------------------------------------------------------------------------
 
@@ -192,7 +206,7 @@ class DerivedHistory:
         allowance = asked.allowance or CallAllowance()
         asked = dataclasses.replace(asked, allowance=allowance)
         begin = max(0, asked.start or 0)
-        start = max(0, begin - LONGEST_AHEAD_S) if derivation.base == "1d" else begin
+        start = max(0, begin - derivation.periods.ahead_s)
         end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
         folded = FoldedCandles(derivation)
         forming: Candle | None = None
@@ -214,18 +228,25 @@ class DerivedHistory:
                 break
             start = past.candles[-1].time + 1
             await asyncio.sleep(0)
-        is_first = first is None or begins(first, derivation)
+        is_first = first is None or is_begun(first, derivation)
         if first is not None and not is_first and is_complete:
-            is_first = await self._is_first(asked, derivation, first, count if end is None else _FEW)
+            is_first, _ = await self._is_first(asked, derivation, first, count if end is None else _FEW)
         return PartsSaid(forming, is_complete, unreadable, doubted, is_first), folded
 
-    async def _is_first(self, asked: HistoryRequest, derivation: Derivation, first: Candle, count: int) -> bool:
+    async def _is_first(
+        self, asked: HistoryRequest, derivation: Derivation, first: Candle, count: int
+    ) -> tuple[bool, Sequence[Span]]:
         """Say whether a candle that does not begin its period is the first part of it all the same.
 
-        It is if another one is known before it: then there was none between. Else the venue may keep no older ones.
+        It is if one of another period is known before it: then there was none between. Else the venue may keep no older
+        ones. Returns as well where in the period an older one is in doubt, as where one was found just now.
         """
+        period = derivation.periods.holding(first.time)
         before = await self._past.candles(self._request(asked, derivation, None, first.time - 1, 1))
-        return bool(before.candles) or _has_all_of(asked.source, count)
+        if before.candles and derivation.periods.holding(before.candles[-1].time) == period:
+            return False, [Span(*period)]
+        doubted = clip_spans(before.doubted, period.opens, first.time)
+        return bool(before.candles) or _has_all_of(asked.source, count), doubted
 
     async def _backwards(self, asked: HistoryRequest, derivation: Derivation) -> "tuple[PartsSaid, FoldedCandles]":
         allowance = asked.allowance or CallAllowance()
@@ -234,7 +255,7 @@ class DerivedHistory:
         most = min(_PAGE, (asked.limit + 2) * _parts_of(derivation))
         folded = FoldedCandles(derivation)
         forming: Candle | None = None
-        is_complete, count = True, 0
+        is_complete, count, first = True, 0, None
         unreadable: list[Span] = []
         doubted: list[Span] = []
         while True:
@@ -246,6 +267,7 @@ class DerivedHistory:
             unreadable += past.unreadable
             doubted += past.doubted
             count += len(past.candles)
+            first = next(iter(past.candles), first)
             is_end = len(past.candles) < most
             # The first one may lack its beginning.
             if not past.is_whole or is_end or folded.count_until(asked.end) > asked.limit + 1:
@@ -253,6 +275,10 @@ class DerivedHistory:
             end, most = past.candles[0].time - 1, _PAGE
             await asyncio.sleep(0)
         is_first = is_complete and is_end and _has_all_of(asked.source, count)
+        if is_first and first is not None and not is_begun(first, derivation):
+            # An answer that leaves out others may leave out the oldest, too.
+            is_first, unsure = await self._is_first(asked, derivation, first, count)
+            doubted += unsure
         return PartsSaid(forming, is_complete, unreadable, doubted, is_first), folded
 
 

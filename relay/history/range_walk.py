@@ -43,6 +43,8 @@ class RangeWalk:
         self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
         self._heard: list[Span] = []  # what was passed with nobody vouching for it
         self._reach = asked.limit
+        self._found = 0  # so many rows there were when it was asked last
+        self._behind: int | None = None  # what was known behind where it stood then
         self._is_dense = False
         self._page = self.source.info.candles_per_call
         self._length = _SHORTEST_MONTH_S if self.key.interval == "1M" else length_s(self.key.interval)
@@ -163,8 +165,12 @@ class RangeWalk:
 
     @property
     def has_hearsay(self) -> bool:
-        """Whether a part of what is known is only what a provider said, or did not say, and not stored."""
-        return bool(self.doubts) or len(self.answers) > (self.live is not None)
+        """Whether a part of what is known is only what a provider said, or did not say, and not stored.
+
+        What a recording leaves out does not exist.
+        """
+        is_said = len(self.answers) > (self.live is not None) and not self.source.info.is_recorded
+        return bool(self.doubts) or is_said
 
     def doubted(self, times: Sequence[int], low: int, high: int) -> tuple[Span, ...]:
         """Return where between two open times only providers' answers say that there is no candle.
@@ -291,13 +297,29 @@ class RangeWalk:
         if not earlier:
             limit = min(self.missing + extra, self._page)
             return PageRequest(None, end, limit, self._followed_at(end), reaches_present)
-        # The newest before `at` could run into what an earlier span holds, so the question gets a start: far enough
-        # back for the missing candles if the grid had no holes, farther each time it turns out to have some.
+        # The newest before `at` could run into what an earlier span holds, so the question gets a start.
         newest = min(at, max(int(self.source.clock.reach()) + 1, earlier + 1))
-        start = max(earlier, newest - self._reach * length)
-        self._reach = max(self._reach, 64) * 8
+        start = max(earlier, newest - self._steps_back(earlier, newest) * length)
         limit = min((newest - start) // length + 2 + extra, self._page)
         return PageRequest(start, end, limit, self._followed_at(end), reaches_present)
+
+    def _steps_back(self, earlier: int, newest: int) -> int:
+        """Return how many intervals before `newest` the next question begins; `earlier` is known up to there.
+
+        Enough for the missing candles if the grid had no holes, and more each time it turns out to have some. What
+        comes of more than a page is its oldest part: the newest one lies beyond, and is searched for by halves. Where
+        candles were found others come before them, so one page is enough.
+        """
+        steps = self._reach
+        if len(self.rows) > self._found:
+            steps = min(steps, max(self._page, 64))
+        if self._behind is not None and earlier > self._behind:
+            steps = min(steps, max(self._page - 2, (newest - earlier) // self._length // 2))
+        else:
+            self._behind = earlier
+        self._found = len(self.rows)
+        self._reach = max(steps, 64) * 8
+        return steps
 
 
 def _joined(gaps: Iterable[Span], most_s: int) -> Iterator[Span]:

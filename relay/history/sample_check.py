@@ -11,7 +11,8 @@ from relay.core.errors import ProviderError, log_text
 from relay.core.intervals import INTERVALS, length_s
 from relay.core.model import Candle, is_widened
 from relay.core.spans import Span
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from relay.storage.inspect import StoredStream
 from relay.storage.set_aside import is_aside
 

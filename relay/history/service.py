@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
-from relay.core.errors import ProviderUnavailable
+from relay.core.errors import ProviderUnavailable, RateLimited
 from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.past_change import PastChange
@@ -237,7 +237,14 @@ class HistoryService:
                     awaited[call] = None
             if not awaited:
                 return past_of(request, is_complete=False), origin
-            for answer in await self.calls.wait(awaited):
+            try:
+                answers = await self.calls.wait(awaited)
+            except RateLimited:
+                if any(call.turn.client == client for call in awaited):
+                    raise
+                # Whoever began the call had its share of the budget; this client has a share of its own.
+                continue
+            for answer in answers:
                 request.adopt(answer)
 
     async def stored(self, asked: HistoryRequest) -> PastCandles:
@@ -286,7 +293,7 @@ class HistoryService:
     @property
     def revision(self) -> int:
         """The number of the newest revision of any candle."""
-        return self._store.revision
+        return self._store.numbers.newest
 
     async def revisions(self, source: CandleSource, key: StreamKey, after: int, *, extended: bool = False) -> Revisions:
         """Return what of a stream was revised since the revision `after`, as `Store.revisions` does."""
@@ -308,7 +315,7 @@ class HistoryService:
         `StoreError` once the store is closed.
         """
         name, symbol = source.name, change.symbol
-        self._store.void(name, change)
+        self._store.removals.void(name, change)
         self.calls.settling.begin(name, change)
         self.calls.doubts.drop(name, symbol)
         self.calls.finals.forget(name, symbol)

@@ -42,7 +42,7 @@ def derivation_of(provider: Provider, key: StreamKey, instrument: Instrument | N
     if base is None:
         return None
     grid = _grid_of(provider, key.symbol, instrument)
-    market = provider.market(key.symbol) if provider.has_hours else None
+    market = provider.market(key.symbol) if provider.hours.is_stated else None
     periods = Periods(key.interval, base, calendar=grid.calendar, market=market, is_utc_grid=grid.is_utc_grid)
     return Derivation(base, periods, None if instrument is None else instrument.listed_at)
 
@@ -56,10 +56,10 @@ def _grid_of(provider: Provider, symbol: str, instrument: Instrument | None) -> 
     is_utc_grid = provider.info.is_utc_grid
     if is_utc_grid:
         return GridOfHours(is_utc_grid=True)
-    if not provider.has_hours:
+    if not provider.hours.is_stated:
         session = None if instrument is None else instrument.session
         return GridOfHours(None if session is None else _calendar_of(session))
-    calendar = provider.calendar(symbol)
+    calendar = provider.hours.calendar(symbol)
     if calendar is None:
         return GridOfHours(market=provider.market(symbol))
     return GridOfHours(None if calendar.is_always_open else calendar)

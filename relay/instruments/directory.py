@@ -12,6 +12,7 @@ from relay.core.near_names import did_you_mean
 from relay.instruments.derivations import derivable, derivation_of, intervals_of, is_available
 from relay.instruments.listing import Standing
 from relay.instruments.lookups import Lookups
+from relay.instruments.ownership import Ownership
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
 from relay.instruments.unresolved import refused, suggestion, unanswered, undecided, unknown
 from relay.plugins.provider import Provider
@@ -55,12 +56,10 @@ class Listed(NamedTuple):
 class Directory:
     """The instruments of all providers, refreshed in the background and remembered across restarts.
 
-    A bare symbol belongs to the first provider, in the order given, that lists it; it stays with that provider while
-    the process runs. It belongs to nobody while the list of an earlier provider that could have it is missing. The same
-    symbol at another provider is reached, and named on the wire, as `provider:SYMBOL`. Providers that answer for one
-    symbol at a time are asked for one that no list has, one after the other. `on_list` takes the symbols that
-    a provider lists, before a new one can be asked for; it must not raise. Who names a provider that is `switched_off`
-    is told so.
+    A symbol whose owner is another provider is reached, and named on the wire, as `provider:SYMBOL`. Providers that
+    answer for one symbol at a time are asked for one that no list has, one after the other. `on_list` takes the symbols
+    that a provider lists, before a new one can be asked for; it must not raise. Who names a provider that is
+    `switched_off` is told so.
     """
 
     def __init__(
@@ -77,9 +76,6 @@ class Directory:
         self.version = 0
         """Another one when anything but the extras of an instrument may be different."""
         self.lists_taken = 0
-        self._owners: dict[str, str] = {}
-        # What was told by its long name while nobody knew whose the bare one is: that name stays.
-        self._long: set[tuple[str, str]] = set()
         self._kept = {
             provider.name: SavedList(provider, documents, self._note_answer, on_list, waits=waits)
             for provider in providers
@@ -90,6 +86,8 @@ class Directory:
             for provider in providers
             if provider.looks_up_instruments
         }
+        self._ownership = Ownership(self._providers, self._kept, self._lookups)
+        self.name_of = self._ownership.name_of
         self._tasks: list[asyncio.Task[None]] = []
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
@@ -140,32 +138,32 @@ class Directory:
             await self._first_answers([kept for name, kept in self._kept.items() if pin in (None, name)])
             return
         pin, symbol = self._understood(pin, symbol)
-        while unsettled := [kept for kept in self._lacking(pin, symbol) if not kept.settled.is_set()]:
+        while unsettled := [kept for kept in self._ownership.lacking(pin, symbol) if not kept.settled.is_set()]:
             if not await self._first_answers(unsettled[:1]):
                 break
-        for lookups in self._asked(pin, symbol):
+        for lookups in self._ownership.to_ask(pin, symbol):
             await lookups.ask(symbol)
             if lookups.get(symbol) is not None:
                 break
-        lacking = self._lacking(pin, symbol)
+        lacking = self._ownership.lacking(pin, symbol)
         for kept in lacking:
             kept.look()
         for kept in lacking:
             await kept.answer()
-            if not self._lacking(pin, symbol):
+            if not self._ownership.lacking(pin, symbol):
                 break
-        if pin is not None and symbol not in self._owners:
+        if pin is not None and self._ownership.fixed(symbol) is None:
             # They have to do with what the stream is called.
-            for kept in self._decide(symbol)[1]:
+            for kept in self._ownership.decide(symbol)[1]:
                 await kept.answer()
 
     def is_settled(self, pin: str | None, symbol: str) -> bool:
         """Whether `settled` has nothing to do for a symbol, as for nearly all."""
         pin, symbol = self._understood(pin, symbol)
-        is_owned = pin is None or symbol in self._owners
-        if self._lacking(pin, symbol) or not (is_owned or not self._decide(symbol)[1]):
+        is_owned = pin is None or self._ownership.fixed(symbol) is not None
+        if self._ownership.lacking(pin, symbol) or not (is_owned or not self._ownership.decide(symbol)[1]):
             return False
-        for lookups in self._asked(pin, symbol):
+        for lookups in self._ownership.to_ask(pin, symbol):
             if not lookups.is_settled(symbol):
                 return False
             if lookups.get(symbol) is not None:
@@ -176,19 +174,8 @@ class Directory:
     def begin(self, pin: str | None, symbol: str) -> None:
         """Have providers asked for a symbol that no list has, where `settled` would do that, and wait for nothing."""
         pin, symbol = self._understood(pin, symbol)
-        for lookups in self._asked(pin, symbol)[:1]:
+        for lookups in self._ownership.to_ask(pin, symbol)[:1]:
             lookups.begin(symbol)
-
-    def _asked(self, pin: str | None, symbol: str) -> list[Lookups]:
-        """Return which providers are to be asked for a symbol, in turn; nearly always none."""
-        if not self._lookups:
-            return []
-        pin = self._owners.get(symbol) if pin is None else pin
-        if pin is not None:
-            return [] if pin not in self._lookups or self._is_listed(pin, symbol) else [self._lookups[pin]]
-        if any(self._is_listed(name, symbol) for name in self._kept) or self._decide(symbol)[1]:
-            return []
-        return [*self._lookups.values()]
 
     async def _first_answers(self, lists: Iterable[SavedList]) -> bool:
         """Wait for the first answers of lists; return False if that was given up."""
@@ -205,50 +192,6 @@ class Directory:
         """Return pin and symbol; the colon belongs to the symbol where no provider is called like the pin."""
         is_name = pin is None or pin in self._providers or pin in self._switched_off
         return (pin, symbol) if is_name else (None, whole_symbol(pin, symbol))
-
-    def _is_listed(self, name: str, symbol: str) -> bool:
-        return name in self._kept and symbol in self._kept[name].listing.instruments
-
-    def _instrument(self, name: str, symbol: str) -> Instrument | None:
-        """Return what a symbol denotes at a provider, by its list or by what it said of that symbol."""
-        if self._is_listed(name, symbol):
-            return self._kept[name].listing.instruments[symbol]
-        return self._lookups[name].get(symbol) if name in self._lookups else None
-
-    def _has(self, name: str, symbol: str) -> bool:
-        return self._instrument(name, symbol) is not None
-
-    def _lacking(self, pin: str | None, symbol: str) -> list[SavedList]:
-        """Return the lists that would have to have a symbol, and have not; nearly always none."""
-        if pin is None:
-            pin = self._owners.get(symbol)
-        if pin is not None:
-            return [] if pin not in self._kept or self._has(pin, symbol) else [self._kept[pin]]
-        owner, missing = self._decide(symbol)
-        return list(self._kept.values()) if owner is None else missing
-
-    def _decide(self, symbol: str) -> tuple[str | None, list[SavedList]]:
-        """Return who a bare symbol belongs to, as far as is known, and the missing lists that could say otherwise.
-
-        A list that is missing cannot have an instrument of an asset class that its provider does not bring. One of a
-        provider without its key is not waited for: nobody knows whether there will ever be one.
-        """
-        missing = [kept for kept in self._kept.values() if not (kept.listing.is_known or kept.provider.lacks_key)]
-        order = list(self._providers)
-        # A list is known without a question: what a provider said of one symbol takes it from no list.
-        listed = next((name for name in order if self._is_listed(name, symbol)), None)
-        holder = listed or next((name for name in self._lookups if self._lookups[name].get(symbol) is not None), None)
-        instrument = None if holder is None else self._instrument(holder, symbol)
-        if holder is None or instrument is None:
-            fallback = self._first_open()
-            return None if fallback is None else fallback.name, missing
-        asset_class = instrument.asset_class
-        earlier = order[: order.index(holder)]
-        return holder, [
-            kept
-            for kept in missing
-            if kept.provider.name in earlier and asset_class in kept.provider.info.asset_classes
-        ]
 
     def standing(self, provider: str, symbol: str) -> Standing:
         """Return what a provider's list says of a symbol in upper case."""
@@ -318,7 +261,7 @@ class Directory:
                 yield Listed(kept.provider, instrument)
         for name, lookups in self._lookups.items():
             for symbol, instrument in lookups.instruments.items():
-                if not self._is_listed(name, symbol):
+                if not self._ownership.is_listed(name, symbol):
                     yield Listed(lookups.provider, instrument)
 
     def known_of(self, name: str) -> int:
@@ -326,31 +269,14 @@ class Directory:
         listed = len(self._kept[name].listing.instruments) if name in self._kept else 0
         return listed + (len(self._lookups[name].instruments) if name in self._lookups else 0)
 
-    def name_of(self, provider: Provider, symbol: str) -> str:
-        """Return the canonical name of a provider's symbol: bare if it belongs to this provider, else pinned."""
-        is_bare = (
-            self._owner(symbol) == provider.name
-            and (provider.name, symbol) not in self._long
-            # Alone, `KRAKEN:XBTUSD` of another provider would be read as a symbol of Kraken.
-            and (":" not in symbol or symbol.partition(":")[0].lower() not in self._providers)
-        )
-        return symbol if is_bare else f"{provider.name}:{symbol}"
-
-    def _owner(self, symbol: str) -> str | None:
-        """Return who a bare symbol belongs to: whoever it was resolved to before, else who has it for certain."""
-        fixed = self._owners.get(symbol)
-        if fixed is not None:
-            return fixed
-        owner, missing = self._decide(symbol)
-        return None if missing else owner
-
     def derivation(self, source: Named, key: StreamKey) -> Derivation | None:
         """Return how the candles of a provider's stream are built, None if it has them or nobody can."""
         provider = self._providers.get(source.name)
         if provider is None:
             return None
+        instrument = self._ownership.instrument
         name, symbol = source.name, key.symbol
-        return derivation_of(provider, key, self._instrument(name, symbol) or self._instrument(name, symbol.upper()))
+        return derivation_of(provider, key, instrument(name, symbol) or instrument(name, symbol.upper()))
 
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,
@@ -360,7 +286,7 @@ class Directory:
         pin, symbol = self._understood(pin, symbol)
         try:
             provider = self._provider_of(pin, symbol)
-            instrument = self._instrument(provider.name, symbol)
+            instrument = self._ownership.instrument(provider.name, symbol)
             if not is_available(provider, symbol, interval, instrument):
                 known = {*intervals_of(provider, instrument), *derivable(provider, symbol, instrument)}
                 raise RequestError(
@@ -374,12 +300,7 @@ class Directory:
             error.symbol, error.interval = asked, interval
             raise
         if instrument is not None:
-            # From now on clients know the stream by this name.
-            owner = self._owner(symbol)
-            if owner is None:
-                self._long.add((provider.name, symbol))
-            else:
-                self._owners[symbol] = owner
+            self._ownership.fix(provider, symbol)
         own_spelling = instrument.symbol if instrument else symbol
         return Target(provider, StreamKey(own_spelling, interval), self.name_of(provider, symbol))
 
@@ -392,22 +313,22 @@ class Directory:
             )
         if pin is not None:
             return self._pinned(pin, symbol)
-        owner = self._owners.get(symbol)
+        owner = self._ownership.fixed(symbol)
         if owner is None:
-            owner, missing = self._decide(symbol)
+            owner, missing = self._ownership.decide(symbol)
             if missing:
-                holder = self._providers[owner] if owner is not None and self._has(owner, symbol) else None
+                holder = self._providers[owner] if owner is not None and self._ownership.has(owner, symbol) else None
                 raise undecided(symbol, holder, missing, has_others=len(self._providers) > len(missing))
-        if owner is not None and self._has(owner, symbol):
+        if owner is not None and self._ownership.has(owner, symbol):
             return self._providers[owner]
         # Its owner has it no longer, or it has none; somebody else may.
         for name in (*self._kept, *self._lookups):
-            if self._has(name, symbol):
+            if self._ownership.has(name, symbol):
                 return self._providers[name]
         for lookups in self._lookups.values():
             if (error := unanswered(symbol, lookups)) is not None:
                 raise error
-        if owner is not None and self._is_open(owner):
+        if owner is not None and self._ownership.is_open(owner):
             return self._providers[owner]
         for kept in self._kept.values():
             if kept.provider.lacks_key and not kept.listing.is_known:
@@ -416,7 +337,7 @@ class Directory:
 
     def _pinned(self, pin: str, symbol: str) -> Provider:
         provider, kept, lookups = self._providers[pin], self._kept.get(pin), self._lookups.get(pin)
-        if self._is_open(pin) or self._has(pin, symbol):
+        if self._ownership.is_open(pin) or self._ownership.has(pin, symbol):
             return provider
         if lookups is not None:
             raise unanswered(symbol, lookups) or self._unknown(symbol, f"{provider.info.title} does not have it", [pin])
@@ -427,11 +348,4 @@ class Directory:
     def _unknown(self, symbol: str, why: str, among: Iterable[str]) -> RequestError:
         named = [self._providers[name] for name in among]
         everybody = [self._providers[name] for name in self._providers if name in self._kept or name in self._lookups]
-        return unknown(symbol, why, suggestion(symbol, named, everybody, self._instrument, self.name_of))
-
-    def _first_open(self) -> Provider | None:
-        """Return the first provider that takes any symbol, because it says of none what it is."""
-        return next((self._providers[name] for name in self._providers if self._is_open(name)), None)
-
-    def _is_open(self, name: str) -> bool:
-        return name not in self._kept and name not in self._lookups
+        return unknown(symbol, why, suggestion(symbol, named, everybody, self._ownership.instrument, self.name_of))

@@ -15,6 +15,7 @@ from relay.instruments.saved_list import read_rows, rows_of
 from relay.plugins.provider import Provider
 from relay.storage.documents import Documents
 from relay.telemetry.events import event
+from relay.telemetry.rare_warning import RareWarning
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Lookups:
         self._places = asyncio.Semaphore(provider.info.calls_at_once)
         self._bucket = TokenBucket(limits.rate, limits.burst, self._now)
         self._saving: asyncio.Task[None] | None = None
+        self._failed = RareWarning(log, "lookup_failed", provider=provider.name)
 
     @staticmethod
     def _now() -> float:
@@ -195,15 +197,15 @@ class Lookups:
 
     def _note_failure(self, symbol: str, error: ProviderError) -> None:
         wait_s = max(self._limits.failed_s, error.retry_after if isinstance(error, RateLimited) else 0.0)
-        is_first, self.problem = self.problem is None, str(error)
-        if is_first:
-            log.warning(
-                "%s cannot be asked whether it has %s: %s",
-                self.provider.name,
-                symbol,
-                log_text(error),
-                extra=event("lookup_failed", provider=self.provider.name, symbol=symbol, reason=str(error)),
-            )
+        self.problem = str(error)
+        self._failed.say(
+            "%s cannot be asked whether it has %s: %s",
+            self.provider.name,
+            symbol,
+            log_text(error),
+            symbol=symbol,
+            reason=str(error),
+        )
         known = self._known.get(symbol)
         if known is not None:
             known.asks_at = self._now() + wait_s

@@ -80,4 +80,5 @@ def suggestion(
                 break
         if found:
             return f"; did you mean {' or '.join([*found][:_MOST_SUGGESTED])}?"
-    return f"; {WHERE_SYMBOLS_ARE}"
+    # Of a provider that is asked for each symbol only those are listed that somebody asked for.
+    return "" if any(provider.looks_up_instruments for provider in among) else f"; {WHERE_SYMBOLS_ARE}"

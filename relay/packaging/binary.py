@@ -69,6 +69,8 @@ def build(folder: Path) -> Path:
             arguments += ["--collect-submodules", package]
         for package in WITH_DATA:
             arguments += ["--collect-data", package]
+        # What `relay licenses` reads, of all packages that the relay needs.
+        arguments += ["--recursive-copy-metadata", "market-relay"]
         # Data too, although it ends in .py.
         arguments += ["--add-data", f"{TEMPLATE}:relay/plugins/{TEMPLATE.name}"]
         for module in ("PyInstaller", "setuptools", *LEFT_OUT):

@@ -36,14 +36,16 @@ async def end_task(
     grace_s: float = PLUGIN_TIMING.feed_grace_s,
     kill_grace_s: float = PLUGIN_TIMING.kill_grace_s,
     on_kill: Callable[[], object] | None = None,
+    *,
+    provider: str = "",
 ) -> None:
-    """Cancel a task that runs a plugin's code and wait for its end, a few seconds (`grace_s`) at most.
+    """Cancel a task that runs the code of a `provider`'s plugin and wait for its end, some seconds (`grace_s`) at most.
 
     A plugin that swallows `CancelledError`, or whose clean-up never ends, is killed where it waits, with a line in the
     log and a call of `on_kill`. The task's name has to say whose it is. Being cancelled here does not cut the waiting
     short.
     """
-    ending = asyncio.create_task(_end(task, grace_s, kill_grace_s, on_kill))
+    ending = asyncio.create_task(_end(task, grace_s, kill_grace_s, on_kill, provider))
     is_cancelled = False
     while not ending.done():
         try:
@@ -55,7 +57,7 @@ async def end_task(
 
 
 async def _end(
-    task: asyncio.Task[Any], grace_s: float, kill_grace_s: float, on_kill: Callable[[], object] | None
+    task: asyncio.Task[Any], grace_s: float, kill_grace_s: float, on_kill: Callable[[], object] | None, provider: str
 ) -> None:
     for patience_s in (grace_s, kill_grace_s):
         if not task.done():
@@ -67,7 +69,7 @@ async def _end(
         log.error(
             "%s did not end when it was cancelled and was killed; its plugin must be corrected",
             task.get_name(),
-            extra=event("task_stuck", task=task.get_name()),
+            extra=event("task_stuck", provider=provider, task=task.get_name()),
         )
         coroutine = task.get_coro()
         # Whatever the plugin raises on its last way out, and if it only waits for something else.
@@ -77,7 +79,8 @@ async def _end(
         task.cancel()
         await asyncio.wait((task,), timeout=kill_grace_s)
     if not task.done():
-        log.error("%s cannot be stopped", task.get_name(), extra=event("task_lost", task=task.get_name()))
+        about = event("task_lost", provider=provider, task=task.get_name())
+        log.error("%s cannot be stopped", task.get_name(), extra=about)
     elif not task.cancelled():
         # Seen, so that asyncio does not report what nobody asks for.
         task.exception()

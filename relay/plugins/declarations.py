@@ -19,6 +19,11 @@ log = logging.getLogger(__name__)
 
 _KINDS = ("text", "secret", "urls", "list", "int", "float", "bool", "choice", "table")
 _NOT_IN_API = re.compile(r"cannot import name '(\w+)' from 'relay' ")
+_NO_FIELD = re.compile(
+    r"(Budget|Hosts|Instrument|ProviderInfo|Setting|TradingCalendar)\.__(?:new|init)__\(\) got an unexpected keyword "
+    r"argument '(\w+)'"
+)
+"""Of what a plugin makes when it arrives."""
 OLDEST_API = 1
 """What was written for it needs nothing else: all that API 2 changed is that there is more."""
 
@@ -29,7 +34,7 @@ def fault_of_api(api: Any, package: str = "") -> str | None:
     `package` is what it is installed with.
     """
     pair = api if isinstance(api, tuple) else (api, 0)
-    if len(pair) != 2 or any(type(number) is not int for number in pair):
+    if len(pair) != 2 or any(type(number) is not int or number < 0 for number in pair):
         return (
             f"api is {api!r}; give the number of the API, {API_VERSION}, or ({API_VERSION}, 1) to need a minor number"
         )
@@ -40,7 +45,7 @@ def fault_of_api(api: Any, package: str = "") -> str | None:
             f"needs provider API {said}, this relay has {mine}; install a newer market-relay, or an older version of "
             f"{package or 'the plugin'}"
         )
-    if number < OLDEST_API or minor < 0 or (isinstance(api, tuple) and number < API_VERSION):
+    if number < OLDEST_API or (isinstance(api, tuple) and number < API_VERSION):
         return (
             f"is written for provider API {said}, this relay takes {OLDEST_API} to {mine}; install a newer version of "
             f"{package or 'the plugin'}"
@@ -49,13 +54,17 @@ def fault_of_api(api: Any, package: str = "") -> str | None:
 
 
 def fault_of_import(error: BaseException, package: str = "") -> str | None:
-    """Say what a plugin that could not be imported wants of the relay and is not in its API; None for other errors."""
+    """Say what a plugin that failed on its arrival wants of the relay and is not in its API; None for other errors."""
     found = _NOT_IN_API.match(str(error)) if isinstance(error, ImportError) and error.name == "relay" else None
-    if found is None:
+    what = found and f"imports {found[1]} from relay"
+    if what is None and isinstance(error, TypeError):
+        found = _NO_FIELD.match(str(error))
+        what = found and f"gives {found[1]} the field {found[2]}"
+    if what is None:
         return None
     return (
-        f"imports {found[1]} from relay, which provider API {API_VERSION}.{API_MINOR} does not have; install a newer "
-        f"market-relay, or an older version of {package or 'the plugin'}"
+        f"{what}, which provider API {API_VERSION}.{API_MINOR} does not have; install a newer market-relay, or an "
+        f"older version of {package or 'the plugin'}"
     )
 
 

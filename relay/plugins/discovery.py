@@ -20,6 +20,7 @@ from relay.telemetry.events import event
 log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "relay.providers"
+ALWAYS, IF_CONFIGURED, IF_USED = "always", "if configured", "if used"
 
 Files: TypeAlias = MutableMapping[Path, ModuleType]
 """The modules that files were imported as."""
@@ -29,7 +30,8 @@ class Door(NamedTuple):
     """Where one plugin comes in, before it is imported: `find` does that.
 
     `name` is what its provider is called, as far as that is known before. `distribution` and `version` are of the
-    package that it is installed with, "" where there is none.
+    package that it is installed with, "" where there is none. One that is not on `ALWAYS` is switched off until the
+    configuration says anything about it (`IF_CONFIGURED`), or but for the instances that use it (`IF_USED`).
     """
 
     source: str
@@ -37,6 +39,7 @@ class Door(NamedTuple):
     name: str
     version: str = ""
     distribution: str = ""
+    on: str = ALWAYS
 
     def __str__(self) -> str:
         return f"{self.source} of {self.distribution} {self.version}" if self.distribution else self.source
@@ -67,7 +70,13 @@ def installed() -> Iterator[Door]:
 
 
 def builtin(plugin: object) -> Door:
-    """Return the door of what is delivered with the relay: an object, or a text `package.name:Class`."""
+    """Return the door of what is delivered with the relay: an object, or a text `package.name:Class`.
+
+    A pair of such a text and when it is switched on is one that is not always.
+    """
+    if isinstance(plugin, tuple):
+        text, on = plugin
+        return builtin(text)._replace(on=on)
     if isinstance(plugin, str):
         _, _, path = plugin.partition(":")
         return Door(f"builtin:{path}", partial(import_named, plugin), guess_name(plugin))

@@ -50,7 +50,7 @@ class FailureJudge:
         self._name = name
         self._conceal = conceal
         self._has_key = has_key
-        self._history_failed = RareWarning(log, "history_failed")
+        self._history_failed = RareWarning(log, "history_failed", provider=name)
         self._blamed: dict[str, str] = {}
         self._kinds: set[tuple[str, str, int | None]] = set()
 

@@ -10,6 +10,7 @@ from relay.core.errors import PluginError
 from relay.core.model import ProviderInfo
 from relay.core.near_names import did_you_mean
 from relay.plugins import hookspecs
+from relay.plugins.arrivals import UnreadSettings
 from relay.plugins.cancellation import let_go
 from relay.plugins.validation import kind_of
 
@@ -100,6 +101,14 @@ class HookRegistry:
     def bound(self, plugin: object) -> dict[str, Any]:
         """Return the hooks that a plugin implements, by name, bound to it alone."""
         return {name: self._caller(name, plugin) for name in SPECS if self.implements(plugin, name)}
+
+    def said_api(self, plugin: Any) -> Any:
+        """Return the API that a plugin says it is written for, before it is taken; ours, if it does not say."""
+        try:
+            given = {"settings": UnreadSettings()} if self.takes_settings(plugin) else {}
+            return plugin.relay_provider(**given).api
+        except BaseException:  # noqa: BLE001 - what is wrong with it is told anyway
+            return hookspecs.API_VERSION
 
     def _caller(self, hook: str, plugin: object) -> Any:
         """Return a hook bound to one provider: other providers are left out, wrappers stay."""

@@ -22,7 +22,14 @@ API_VERSION = 2
 """Raised when a hook or an argument is renamed, removed or changes its meaning; not when one is added."""
 API_MINOR = 1
 """Raised when a hook, an argument, a field or a helper is added; 0 again when `API_VERSION` is raised."""
-SINCE = {"relay_instrument": 1, "relay_past_changes": 1, "relay_native": 1, "relay_clock": 1, "relay_close": 1}
+SINCE = {
+    "relay_instrument": 1,
+    "relay_past_changes": 1,
+    "relay_native": 1,
+    "relay_clock": 1,
+    "relay_close": 1,
+    "relay_origins": 1,
+}
 """The minor number with which a hook came, where that is not 0."""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -108,8 +115,9 @@ def relay_budgets(settings: Settings) -> Sequence[Budget] | None:
 def relay_memory(memory: Memory, settings: Settings) -> None:
     """Take `memory`, the place for data that is needed after a restart. Optional.
 
-    Called once with the `settings` of the start, after `relay_provider` and before any other hook. Raise nothing: the
-    provider would continue without its memory.
+    Called with the `settings` of the start, after `relay_provider` and before any other hook. If several relays share
+    the provider it is called again, with the same place, whenever another one saved something: that is the value then,
+    and this relay may be the next to use it. Raise nothing: the provider would continue without its memory.
     """
 
 
@@ -166,6 +174,16 @@ def relay_native(
     """
 
 
+@hookspec(firstresult=True)
+def relay_origins(settings: Settings) -> Sequence[str] | None:
+    """Return a mark of this instance and those of the relays that its candles come through. Optional.
+
+    For a provider that asks other relays, as `settings` say: the status of each has all marks, so that one that finds
+    its own there knows that it asks itself. A mark is a text that no other instance has; at most 64 of them. Pure, no
+    I/O, called for each request of the status. Raise nothing.
+    """
+
+
 HOOKS = (
     relay_provider,
     relay_stream,
@@ -179,4 +197,5 @@ HOOKS = (
     relay_clock,
     relay_close,
     relay_native,
+    relay_origins,
 )

@@ -36,7 +36,7 @@ from relay.plugins.declarations import (
     fault_of_info,
     setting_as_used,
 )
-from relay.plugins.discovery import Door
+from relay.plugins.discovery import IF_CONFIGURED, IF_USED, Door
 from relay.plugins.hook_registry import HookRegistry
 from relay.plugins.provider import Provider
 from relay.plugins.validation import shown
@@ -71,6 +71,11 @@ class PluginHost:
         known = (*self.found, *self._unused, *(failure.name for failure in self.failures))
         return list(dict.fromkeys(name for name in known if name))
 
+    def waits(self, name: str) -> bool:
+        """Say whether a provider is off until the configuration says anything about it."""
+        door = self.found[name].door if name in self.found else self._unused.get(name)
+        return door is not None and door.on == IF_CONFIGURED
+
     @property
     def unread(self) -> list[str]:
         """The names of providers whose settings nobody reads: they are switched off, or were refused."""
@@ -101,7 +106,8 @@ class PluginHost:
         for door in self._doors(builtin, named, installed=installed):
             # Who names a module or a file can as well leave it out, and its name need not be the provider's.
             is_known = door.name.isidentifier() and not door.source.startswith(("file:", "module:"))
-            if is_known and door.name not in used and not is_enabled(config, door.name):
+            is_on = is_enabled(config, door.name, waits=door.on == IF_CONFIGURED) and door.on != IF_USED
+            if is_known and door.name not in used and not is_on:
                 self._unused[door.name] = door
                 continue
             self._take(door)
@@ -129,7 +135,7 @@ class PluginHost:
             if self._is_known(origin, door):
                 return
             plugin = origin() if inspect.isclass(origin) else origin
-            self._hooks.check(plugin, door.source)
+            self._check_hooks(plugin, door)
             self._hooks.take(plugin, door.source)
             found = self._check(plugin, origin, door)
         except PluginError:
@@ -164,6 +170,15 @@ class PluginHost:
                 found.door = door._replace(version=version, distribution=distribution)
                 return True
         return any(wrapping.plugin is origin for wrapping in self.wrappings)
+
+    def _check_hooks(self, plugin: object, door: Door) -> None:
+        """Refuse hooks that the API does not have. Raises `PluginError`; if a plugin says that it needs more, that."""
+        try:
+            self._hooks.check(plugin, door.source)
+        except PluginError:
+            if fault := fault_of_api(self._hooks.said_api(plugin), door.distribution):
+                raise PluginError(door.source, fault) from None
+            raise
 
     def _check(self, plugin: object, origin: object, door: Door) -> ProviderPlugin | Wrapping:
         """Ask a plugin who it is. Raises `PluginError`."""
@@ -200,8 +215,15 @@ class PluginHost:
         Raises `ConfigError` that names the key and the value. What a plugin does wrong refuses that instance only.
         """
         named = instances(config)
+        doors = {**self._unused, **{name: found.door for name, found in self.found.items()}}
+        for name, door in doors.items():
+            if door.on == IF_USED and name in config.tables:
+                raise ConfigError(
+                    f'[{name}] needs an instance; write [providers.NAME] with uses = "{name}", for example '
+                    "[providers.upstream], and move the keys there"
+                )
         wanted: dict[str, ProviderPlugin] = {}
-        off = {name: SwitchedOff(name, door) for name, door in self._unused.items()}
+        off = {name: SwitchedOff(name, door) for name, door in self._unused.items() if door.on != IF_USED}
         for name in dict.fromkeys((*self.found, *named)):
             uses = named.get(name, name)
             if uses in self.found:
@@ -213,7 +235,9 @@ class PluginHost:
                 off[name] = SwitchedOff(name, self._unused.get(uses), uses)
         check_variables(config, [found.info._replace(name=name) for name, found in wanted.items()])
         for name, found in wanted.items():
-            if is_enabled(config, name):
+            if found.door.on == IF_USED and name not in named:
+                continue
+            if is_enabled(config, name, waits=self.waits(name)):
                 settings = provider_settings(config, found.info._replace(name=name))
                 try:
                     self.loaded[name] = self._instance_of(found, name, settings, config)

@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from types import CodeType, CoroutineType, FunctionType, MethodType
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
@@ -122,8 +122,13 @@ class RelayLoop(asyncio.AbstractEventLoop):
         return super().remove_signal_handler(sig)
 
     def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Run a function in a thread, without an executor in one that all plugins share."""
-        return super().run_in_executor(executor or self._shared_threads, func, *args)
+        """Run a function in a thread, without an executor in one that all plugins share.
+
+        There its log lines are those of the plugin that wanted it, whoever's the thread was first.
+        """
+        if executor is None:
+            return super().run_in_executor(self._shared_threads, copy_context().run, func, *args)
+        return super().run_in_executor(executor, func, *args)
 
     # -- what runs in it ---------------------------------------------------------------------------
 

@@ -16,13 +16,38 @@ log = logging.getLogger(__name__)
 Settings = Mapping[str, Any]
 
 
+class GivenSettings(Mapping[str, Any]):
+    """Settings as a plugin gets them: never changed, and good as a key, so that it can keep clients by them."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Settings) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __hash__(self) -> int:
+        # Tables in it have no hash; few settings are kept at the same time.
+        return hash(frozenset(self._values))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._values})"
+
+
 class _Use:
     """One set of settings, and how many feeds and calls run with it."""
 
     __slots__ = ("count", "settings")
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings = GivenSettings(settings)
         self.count = 0
 
 
@@ -44,6 +69,8 @@ class SettingsUse:
     ) -> None:
         self._name = name
         self._present = _Use(settings)
+        # Those that something runs with.
+        self._held: list[_Use] = []
         self._let_go = let_go
         self._on_failure = on_failure
         self._end = end
@@ -68,18 +95,27 @@ class SettingsUse:
         """Hold the present settings until what is returned is called."""
         use = self._present
         use.count += 1
+        if use.count == 1:
+            self._held.append(use)
 
         def end() -> None:
             use.count -= 1
-            if not use.count and use is not self._present:
+            if use.count:
+                return
+            self._held.remove(use)
+            if use is not self._present:
                 self._close(use.settings)
 
         return end
 
     def replace(self, settings: Settings) -> None:
-        """Give other settings to what begins from now on."""
-        before, self._present = self._present, _Use(settings)
-        if not before.count:
+        """Give other settings to what begins from now on.
+
+        Those that something runs with still, because they were replaced a moment ago, are the same ones again.
+        """
+        before = self._present
+        self._present = next((use for use in self._held if use.settings == settings), None) or _Use(settings)
+        if not before.count and before is not self._present:
             self._close(before.settings)
 
     async def close(self) -> None:

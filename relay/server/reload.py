@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from relay.app import DIRECTORY, HOST, PROVIDERS, PROXIES, SUPERVISORS
+from relay.app import CLUSTER, DIRECTORY, HOST, PROVIDERS, PROXIES, SUPERVISORS
 from relay.config.likely_mistakes import likely_mistakes
 from relay.config.provider_settings import (
     ENABLED,
@@ -124,8 +124,11 @@ class Reload:
             is_idle = name not in self._app[PROVIDERS]
             if old.get(USES) != new.get(USES) or (is_idle and old.keys() | new.keys() != {ENABLED} and old != new):
                 yield f"[{INSTANCES}.{name}]"
-            elif is_enabled(self._config, name) != is_enabled(config, name):
+            elif self._is_on(self._config, name) != self._is_on(config, name):
                 yield f"{ENABLED} in [{INSTANCES}.{name}]"
+
+    def _is_on(self, config: Config, name: str) -> bool:
+        return is_enabled(config, name, waits=self._app[HOST].waits(name))
 
     def _warn_of_the_rest(self, config: Config, rest: Sequence[str]) -> None:
         # The tables hold keys: of them only the names are compared and said.
@@ -181,3 +184,5 @@ class Reload:
     def _renew(self, name: str) -> None:
         self._app[DIRECTORY].ask_anew(name)
         self._app[SUPERVISORS][name].renew()
+        if CLUSTER in self._app:
+            self._app[CLUSTER].renew(name)

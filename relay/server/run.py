@@ -19,6 +19,8 @@ from relay.server.open_files import DescriptorWatch
 from relay.server.reload import Reload, tell_proxies, warn_of_likely_mistakes
 from relay.server.sd_notify import ServiceManager
 from relay.server.signals import END_WITHIN_S, Signals
+from relay.server.speaking_threads import SpeakingThreads
+from relay.server.stray_errors import StrayErrors
 from relay.server.tls import Tls
 from relay.telemetry.events import event
 from relay.web.aiohttp_seams import tell_missing
@@ -76,7 +78,12 @@ async def serve(
                 reload()
 
     signals = {signal.SIGINT: stop.set, signal.SIGTERM: stop.set, signal.SIGHUP: on_hangup}
-    with Signals(signals, end_within_s=end_within_s), DescriptorWatch(config.max_clients):
+    with (
+        StrayErrors(),
+        SpeakingThreads(),
+        Signals(signals, end_within_s=end_within_s),
+        DescriptorWatch(config.max_clients),
+    ):
         try:
             await runner.setup()
             address = await _listen(runner, app[NEWCOMERS], config, tls)
@@ -92,6 +99,9 @@ async def serve(
             await stop.wait()
             log.info("shutting down", extra=event("stopping"))
             await manager.stopping()
+            if config.reuse_port:
+                # The system would give new clients to this relay as well, although others of them can serve.
+                runner.stop_listening()
             # While the address still answers: who asks now is told that this relay is going.
             await app.shutdown()
         finally:
@@ -119,12 +129,24 @@ async def _listen(runner: Runner, idle_connections: IdleConnections, config: Con
     context = tls.context if tls else None
     try:
         host, port = await runner.listen(
-            idle_connections, config.host, config.port, ssl_context=context, backlog=BACKLOG
+            idle_connections,
+            config.host,
+            config.port,
+            ssl_context=context,
+            backlog=BACKLOG,
+            reuse_port=config.reuse_port,
         )
     except OSError as error:
+        if error.errno == errno.ENOPROTOOPT:
+            raise ConfigError(
+                f"reuse_port is set, but this system cannot share port {config.port} of {config.host} among processes; "
+                "leave it out, and give each relay a port of its own"
+            ) from None
         # What asyncio says of it repeats the address; a name that is not found has no number of the system.
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror or error
+        if config.reuse_port and number == errno.EADDRINUSE:
+            reason = f"{reason} by a process that does not share it (reuse_port has to be set in all)"
         raise ConfigError(
             f"cannot listen on {config.host} port {config.port}: {reason}; choose another with "
             f"{'--host' if _is_about_host(error) else '--port'}"

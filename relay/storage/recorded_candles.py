@@ -69,6 +69,17 @@ class RecordedCandles:
             raise StoreError(f"database {self.name}: {reason_of(error)}; {advice_for(error)}") from error
         return None if row is None else bytes(row[0])
 
+    def has_texts(self, provider: str, symbol: str) -> bool:
+        """Say whether any candles of a symbol are recorded with the texts of their provider. Raises `StoreError`."""
+        if "written" not in self._columns:
+            return False
+        sql = "SELECT EXISTS (SELECT 1 FROM candles WHERE stream_id = ? AND written IS NOT NULL)"
+        ids = [found for (name, key), found in self._ids.items() if (name, key.symbol) == (provider, symbol)]
+        try:
+            return any(self._connection.execute(sql, (one,)).fetchone()[0] for one in ids)
+        except sqlite3.Error as error:
+            raise StoreError(f"database {self.name}: {reason_of(error)}; {advice_for(error)}") from error
+
     async def read(
         self, provider: str, key: StreamKey, start: int | None, end: int, limit: int
     ) -> Sequence[Candle]:  # fmt: skip

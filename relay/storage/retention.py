@@ -55,7 +55,7 @@ class Retention:
             length = window_s(key.interval)
             oldest = int(self._clock.wall() - self._seconds[key.interval]) // length * length
             while not self._is_closing.is_set():
-                count = await self._store.trim(provider, key, oldest, CANDLES)
+                count = await self._store.removals.trim(provider, key, oldest, CANDLES)
                 if not count:
                     break
                 self.deleted += count

@@ -61,3 +61,21 @@ class Revisions(NamedTuple):
     candles: Sequence[Candle]
     is_complete: bool
     is_forgotten: bool = False
+
+
+class RevisionNumbers:
+    """The number of the `newest` revision, and up to which they are `lost`: those may not be in the file."""
+
+    __slots__ = ("lost", "newest")
+
+    def __init__(self) -> None:
+        self.newest = self.lost = 0
+
+    def next(self) -> int:
+        """Return the number of one more revision."""
+        self.newest += 1
+        return self.newest
+
+    def lose(self, number: int) -> None:
+        """Note that the revisions up to a number may not be in the file."""
+        self.lost = max(self.lost, number)

@@ -96,7 +96,8 @@ def _prepare(connection: sqlite3.Connection, name: str, migrations: Sequence[Seq
         raise StoreError(f"database {name}: {reason}; name another file", f"it {reason}")
     if version > len(migrations):
         reason = f"has schema version {version}, this relay supports up to {len(migrations)}"
-        raise StoreError(f"database {name}: {reason}; upgrade the relay or name another file", f"it {reason}")
+        advice = "upgrade the relay, restore a backup of the time before, or name another file"
+        raise StoreError(f"database {name}: {reason}; {advice}", f"it {reason}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")

@@ -1,18 +1,18 @@
-"""The statements of the store, on one aiosqlite connection; no queue, no memory, and no error is handled here."""
+"""The reads and transactions of the store, on one aiosqlite connection; no queue, no memory, no error is handled."""
 
 import json
 import sqlite3
-from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import aiosqlite
 
-from relay.core.model import EXTRA_FIELDS, NO_EXTRAS, Candle, CandleExtras, StreamKey
-from relay.core.spans import Span, cut_spans, merge_spans
+from relay.core.model import NO_EXTRAS, Candle, StreamKey
+from relay.core.spans import Span
 from relay.storage.chunks import encode, pack, window_s
+from relay.storage.deleted_rows import delete_before, delete_candles, delete_from, delete_span
 from relay.storage.future import CUT
-from relay.storage.revisions import DROP_EXCESS, FIRST, FORGOTTEN, KNOWN_FROM, MOST, NOTE, SINCE, STEP
+from relay.storage.revisions import FIRST, FORGOTTEN, KNOWN_FROM, MOST, SINCE, STEP
 from relay.storage.window_rows import (
     EXTENDED_WINDOWS,
     NUMBERS,
@@ -26,19 +26,10 @@ from relay.storage.window_rows import (
     stored_index,
 )
 from relay.storage.write_queue import StreamId, Write
+from relay.storage.written_rows import COLUMNS, drop_chunks, note_revisions, write_candles, write_spans
 
-_ADD = f"INSERT INTO candles VALUES ({', '.join('?' * 12)}) ON CONFLICT (stream_id, time) DO NOTHING"
-_COLUMNS = (*Candle._fields[1:], *CandleExtras._fields)
-# Candles without extras come from whoever does not know them, and take away none of the same values.
-_REPLACE = (
-    f"INSERT INTO candles VALUES ({', '.join('?' * 12)}) ON CONFLICT (stream_id, time) DO UPDATE SET"
-    f" {', '.join(f'{column} = excluded.{column}' for column in _COLUMNS)}"
-    f" WHERE coalesce({', '.join(f'excluded.{column}' for column in EXTRA_FIELDS)}) IS NOT NULL"
-    " OR (open, high, low, close, volume)"
-    " IS NOT (excluded.open, excluded.high, excluded.low, excluded.close, excluded.volume)"
-)
 _ROWS = "SELECT time, open, high, low, close, volume FROM candles WHERE stream_id = " + STREAM_ID
-_EXTENDED_ROWS = f"SELECT time, {', '.join(_COLUMNS)} FROM candles WHERE stream_id = {STREAM_ID}"
+_EXTENDED_ROWS = f"SELECT time, {', '.join(COLUMNS)} FROM candles WHERE stream_id = {STREAM_ID}"
 
 
 class Tables:
@@ -151,19 +142,23 @@ class Tables:
         """Write all of it, or after an error nothing."""
         async with self._transaction():
             ids = await self._stream_ids({write.stream for write in batch})
-            await self._write_candles(
+            await write_candles(
+                self._connection,
                 [
                     (ids[write.stream], *candle, *(candle.extras or NO_EXTRAS))
                     for write in batch
                     for candle in write.candles
-                ]
+                ],
             )
-            await self._drop_chunks(batch, ids)
+            await drop_chunks(self._connection, batch, ids)
             revised = [write for write in batch if write.revision is not None]
-            await self._note_revisions(
-                [(ids[one.stream], c.time, one.revision, one.is_of_extras) for one in revised for c in one.candles]
+            await note_revisions(
+                self._connection,
+                [(ids[one.stream], c.time, one.revision, one.is_of_extras) for one in revised for c in one.candles],
             )
-            await self._write_spans([(ids[write.stream], write.span) for write in batch if write.span is not None])
+            await write_spans(
+                self._connection, [(ids[write.stream], write.span) for write in batch if write.span is not None]
+            )
         self._ids.update(ids)
 
     async def trim(self, stream: StreamId, before: int, most: int) -> tuple[int, int]:
@@ -184,7 +179,7 @@ class Tables:
             return 0, 0
         end = before if last is None else min(before, max(last // length, oldest // length + 1) * length)
         async with self._transaction():
-            count = await self._delete_before(stream_id, end, length)
+            count = await delete_before(self._connection, stream_id, end, length)
         return end, count
 
     async def rename(self, provider: str, symbol: str, name: str, end: int | None = None) -> int:
@@ -196,7 +191,7 @@ class Tables:
         async with self._transaction():
             for stream_id, key in await self._streams_of(provider, symbol):
                 if end is not None:
-                    await self._delete_from(stream_id, end, window_s(key.interval))
+                    await delete_from(self._connection, stream_id, end, window_s(key.interval))
                 ((candles,),) = await self._connection.execute_fetchall(
                     "SELECT count(*) FROM candles WHERE stream_id = ?", (stream_id,)
                 )
@@ -219,8 +214,10 @@ class Tables:
                         " (SELECT time / ?3 FROM candles WHERE stream_id = ?2))",
                         (*ids, window_s(key.interval)),
                     )
-                    await self._delete_candles(
-                        "stream_id = ? AND time IN (SELECT time FROM candles WHERE stream_id = ?)", ids
+                    await delete_candles(
+                        self._connection,
+                        "stream_id = ? AND time IN (SELECT time FROM candles WHERE stream_id = ?)",
+                        ids,
                     )
                     await run("UPDATE candles SET stream_id = ? WHERE stream_id = ?", ids)
                     rows = await self._connection.execute_fetchall(
@@ -228,7 +225,7 @@ class Tables:
                     )
                     await run("DELETE FROM spans WHERE stream_id = ?", (newer,))
                     await run("DELETE FROM revisions WHERE stream_id = ?", (newer,))
-                    await self._write_spans([(stream_id, Span(*row)) for row in rows])
+                    await write_spans(self._connection, [(stream_id, Span(*row)) for row in rows])
                     await run("DELETE FROM streams WHERE id = ?", (newer,))
                 await run("UPDATE streams SET symbol = ? WHERE id = ?", (symbol, stream_id))
         self._forget_ids(provider, symbol)
@@ -243,8 +240,8 @@ class Tables:
                 )
                 for (stream_id,) in rows:
                     if write.span is not None:
-                        await self._delete_span(stream_id, write.span, window_s(key.interval))
-                    await self._note_revisions([(stream_id, FORGOTTEN, write.revision, False)])
+                        await delete_span(self._connection, stream_id, write.span, window_s(key.interval))
+                    await note_revisions(self._connection, [(stream_id, FORGOTTEN, write.revision, False)])
 
     async def _streams_of(self, provider: str, symbol: str) -> list[tuple[int, StreamKey]]:
         rows = await self._connection.execute_fetchall(
@@ -256,59 +253,6 @@ class Tables:
         self._ids = {
             (name, key): number for (name, key), number in self._ids.items() if (name, key.symbol) != (provider, symbol)
         }
-
-    async def _delete_candles(self, where: str, values: Sequence[int]) -> int:
-        """Delete single candles, also from the total; return how many."""
-        run = self._connection.execute
-        async with run(f"DELETE FROM candles WHERE {where}", values) as cursor:
-            count = cursor.rowcount
-        await run("UPDATE totals SET candles = candles - ?", (count,))
-        return count
-
-    async def _delete_before(self, stream_id: int, end: int, length: int) -> int:
-        """Delete what opened before `end`, of windows that are `length` seconds long; return how many candles."""
-        place = (stream_id, end)
-        run = self._connection.execute
-        count = await self._delete_candles("stream_id = ? AND time < ?", place)
-        await run("DELETE FROM chunks WHERE stream_id = ?1 AND number * ?3 < ?2", (*place, length))
-        await run(
-            'INSERT OR REPLACE INTO spans SELECT stream_id, ?2, "end" FROM spans'
-            ' WHERE stream_id = ?1 AND start < ?2 AND "end" > ?2',
-            place,
-        )
-        await run("DELETE FROM spans WHERE stream_id = ? AND start < ?", place)
-        await run("DELETE FROM revisions WHERE stream_id = ? AND time < ? AND time <> ?", (*place, FORGOTTEN))
-        return count
-
-    async def _delete_span(self, stream_id: int, span: Span, length: int) -> None:
-        """Delete what opened in a span, of windows that are `length` seconds long."""
-        place = (stream_id, *span)
-        run = self._connection.execute
-        await self._delete_candles("stream_id = ? AND time >= ? AND time < ?", place)
-        await run(
-            "DELETE FROM chunks WHERE stream_id = ?1 AND number * ?4 < ?3 AND (number + 1) * ?4 > ?2", (*place, length)
-        )
-        await run("DELETE FROM revisions WHERE stream_id = ? AND time >= ? AND time < ?", place)
-        rows = await self._connection.execute_fetchall(
-            'SELECT start, "end" FROM spans WHERE stream_id = ? AND start < ? AND "end" > ?',
-            (stream_id, span.end, span.start),
-        )
-        touched = [Span(*row) for row in rows]
-        await self._connection.executemany(
-            "DELETE FROM spans WHERE stream_id = ? AND start = ?", [(stream_id, one.start) for one in touched]
-        )
-        await self._connection.executemany(
-            "INSERT INTO spans VALUES (?, ?, ?)", [(stream_id, *part) for part in cut_spans(touched, span)]
-        )
-
-    async def _delete_from(self, stream_id: int, start: int, length: int) -> None:
-        """Delete what opened at `start` or later."""
-        place = (stream_id, start)
-        run = self._connection.execute
-        await self._delete_candles("stream_id = ? AND time >= ?", place)
-        await run("DELETE FROM chunks WHERE stream_id = ?1 AND (number + 1) * ?3 > ?2", (*place, length))
-        await run("DELETE FROM spans WHERE stream_id = ? AND start >= ?", place)
-        await run('UPDATE spans SET "end" = ?2 WHERE stream_id = ?1 AND "end" > ?2', place)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[None]:
@@ -363,55 +307,3 @@ class Tables:
             )
             (ids[stream],) = next(iter(rows))
         return ids
-
-    async def _write_candles(self, rows: Sequence[tuple[object, ...]]) -> None:
-        if not rows:
-            return
-        async with self._connection.executemany(_ADD, rows) as cursor:
-            added = cursor.rowcount
-        if added < len(rows):
-            # Some were there already: in the order queued, so that the last one stays.
-            await self._connection.executemany(_REPLACE, rows)
-        await self._connection.execute("UPDATE totals SET candles = candles + ?", (added,))
-
-    async def _note_revisions(self, rows: Sequence[tuple[int, int, int | None, bool]]) -> None:
-        if rows:
-            await self._connection.executemany(NOTE, rows)
-            await self._connection.executemany(DROP_EXCESS, [(number, MOST) for number in {row[0] for row in rows}])
-
-    async def _drop_chunks(self, batch: Iterable[Write], ids: dict[StreamId, int]) -> None:
-        """Forget the chunks that now lack a candle or have an old one; what comes behind their end harms none."""
-        first: dict[tuple[int, int], int] = {}
-        for write in batch:
-            length = window_s(write.stream[1].interval)
-            for candle in write.candles:
-                window = (ids[write.stream], candle.time // length)
-                first[window] = min(candle.time, first.get(window, candle.time))
-        if first:
-            await self._connection.executemany(
-                "DELETE FROM chunks WHERE stream_id = ? AND number = ? AND until > ?",
-                [(*window, time) for window, time in first.items()],
-            )
-
-    async def _write_spans(self, spans: Sequence[tuple[int, Span]]) -> None:
-        if not spans:
-            return
-        wanted: dict[int, list[Span]] = defaultdict(list)
-        for stream_id, span in spans:
-            wanted[stream_id].append(span)
-        present: dict[int, set[Span]] = {stream_id: set() for stream_id in wanted}
-        for stream_id, start, end in await self._connection.execute_fetchall(
-            'SELECT stream_id, start, "end" FROM spans WHERE stream_id IN (SELECT value FROM json_each(?))',
-            (json.dumps(list(wanted)),),
-        ):
-            present[stream_id].add(Span(start, end))
-        gone: list[tuple[int, int]] = []
-        new: list[tuple[int, int, int]] = []
-        for stream_id, added in wanted.items():
-            merged = set(merge_spans([*present[stream_id], *added]))
-            gone += [(stream_id, span.start) for span in present[stream_id] - merged]
-            new += [(stream_id, *span) for span in merged - present[stream_id]]
-        if gone:
-            await self._connection.executemany("DELETE FROM spans WHERE stream_id = ? AND start = ?", gone)
-        if new:
-            await self._connection.executemany("INSERT INTO spans VALUES (?, ?, ?)", new)

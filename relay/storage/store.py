@@ -5,36 +5,27 @@ set of spans of open times: every candle in them that exists is in the table, an
 What waits to be written is seen by every read.
 """
 
-import logging
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
-from relay.core.intervals import INTERVALS
-from relay.core.model import Candle, StreamKey, is_widened, newer_of
-from relay.core.past_change import PastChange
-from relay.core.spans import Span, clip_spans, gaps_between, merge_spans, span_at
+from relay.core.model import Candle, StreamKey, newer_of
+from relay.core.spans import Span, clip_spans, gaps_between, merge_spans
 from relay.storage.chunks import EMPTY, PLAIN, WINDOW, CandleForm, Chunk, window_s
 from relay.storage.database import Database, FileChecks
 from relay.storage.documents import Documents
 from relay.storage.health import Problems
 from relay.storage.limits import STORE_LIMITS, StoreLimits
 from relay.storage.loader import Loader
-from relay.storage.revisions import FORGOTTEN, Revisions
-from relay.storage.set_aside import CHECKING, aside_name
+from relay.storage.removals import Removals
+from relay.storage.revisions import FORGOTTEN, RevisionNumbers, Revisions
+from relay.storage.storable import storable, storable_parts
 from relay.storage.stream_index import StreamIndexes
-from relay.storage.write_queue import LATEST_TIME, StreamId, WriteQueue, put_over, storable, without
+from relay.storage.write_queue import StreamId, WriteQueue, put_over, without
 from relay.storage.writer import StoreWriter
-from relay.telemetry.events import event
-
-log = logging.getLogger(__name__)
-P = ParamSpec("P")
-T = TypeVar("T")
 
 CACHE_BYTES = 32 << 20
 SPAN_SLACK_S = 60
@@ -70,10 +61,10 @@ class Store:
 
     While the disk fails, candles wait in memory (at most `limits.max_queued`; then the oldest are dropped and counted)
     and are written once it works again. Errors of `open` name the file, for the operator; those of the other methods do
-    not, for clients. `rejected` counts candles that no
-    table takes, such as one with a price that is not a number. Encoded candles used lately are kept in `cache_bytes`.
-    `latest` gives by provider the latest time that it may be there, None if nobody can say: what a stream is said to
-    hold beyond it is taken out when the stream is read. `revision` is the number of the newest revision.
+    not, for clients. `rejected` counts candles that no table takes, such as one with a price that is not a number.
+    Encoded candles used lately are kept in `cache_bytes`. `latest` gives by provider the latest time that it may be
+    there, None if nobody can say: what a stream is said to hold beyond it is taken out when the stream is read.
+    `numbers` are those of revisions, and `removals` take away what is stored.
     """
 
     def __init__(
@@ -92,18 +83,11 @@ class Store:
         self._writer = StoreWriter(database, queue, limits)
         self._indexes = StreamIndexes(cache_bytes, limits.most_streams)
         self._loader = Loader(self._indexes, database, queue, self._writer)
-        self._cuts: Counter[StreamId] = Counter()
-        self._ages: Counter[tuple[str, str]] = Counter()
+        self.numbers = RevisionNumbers()
+        self.removals = Removals(database, queue, self._writer, self._loader, self.numbers)
         self.documents = Documents(database, clock)
         self.rejected = 0
-        self.revision = 0
-        # Revisions up to this number may not be in the file.
-        self._revisions_lost = 0
-        self._changes = 0
-        # What another file has of it may be from before.
-        self._voided: deque[tuple[str, PastChange]] = deque(maxlen=_MOST_VOIDED)
-        self._replacements = 0
-        database.on_change = self._forget_all
+        database.on_change = self.removals.begin_again
         database.on_stall = self._writer.give_up_waiting
 
     @classmethod
@@ -130,9 +114,9 @@ class Store:
 
     async def _begin_revisions(self, now_s: float) -> None:
         try:
-            self.revision = await self._database.read(self._tables.first_revision, now_s)
+            self.numbers.newest = await self._database.read(self._tables.first_revision, now_s)
         except StoreError:
-            self.revision = self._revisions_lost = int(now_s * 1e6)
+            self.numbers.newest = self.numbers.lost = int(now_s * 1e6)
 
     async def close(self) -> None:
         """Write what waits, as far as the disk allows, and close the file."""
@@ -247,7 +231,7 @@ class Store:
         if index.spans and (latest := self._latest_of(provider)) is not None:
             end = int(latest) + SPAN_SLACK_S
             if index.spans[-1].end > end + 1:
-                await self._cut_future(stream, end)
+                await self.removals.cut_future(stream, end)
                 index, is_remembered = (await self._loader.index(stream))[0], False
                 # Also when the file cannot be written.
                 return clip_spans(index.spans, 0, end + 1), index.version, False
@@ -267,19 +251,6 @@ class Store:
     def _latest_of(self, provider: str) -> float | None:
         latest = self._latest.get(provider)
         return None if latest is None else latest()
-
-    async def _cut_future(self, stream: StreamId, latest: int) -> None:
-        provider, key = stream
-        about = event("store_future_cut", provider=provider, stream=str(key))
-        log.warning(
-            "the store had candles or spans of %s %s in the future; they are deleted and requested again",
-            provider,
-            key,
-            extra=about,
-        )
-        with suppress(StoreError):
-            await self._database.write(self._tables.cut_future, stream, latest)
-        self._loader.forget(stream)
 
     async def spans(self, provider: str, key: StreamKey, start: int, end: int) -> list[Span]:
         """Return what of the open times from `start` up to `end` is known completely; ascending, cut to the range.
@@ -308,7 +279,7 @@ class Store:
         ]
         known_from, rows = await self._database.read(self._tables.revisions, stream, after, extended)
         # A file that was made later than this run began.
-        newest, self.revision = self.revision, max(self.revision, known_from)
+        newest, self.numbers.newest = self.numbers.newest, max(self.numbers.newest, known_from)
         found = {time: candle for _, time, candle in rows}
         for write in queued:
             if write.is_void and write.span is not None:
@@ -318,7 +289,7 @@ class Store:
             for candle in self._queue.candles_of(stream, time, time + 1).values():
                 found[time] = newer_of(found[time], candle)
         is_forgotten = FORGOTTEN in found
-        is_complete = max(known_from, self._revisions_lost) <= after <= newest and not is_forgotten
+        is_complete = max(known_from, self.numbers.lost) <= after <= newest and not is_forgotten
         candles = [candle for _, candle in sorted(found.items()) if candle is not None]
         return Revisions(candles, is_complete, is_forgotten)
 
@@ -338,100 +309,14 @@ class Store:
 
         When it is another number after a read than before it, what coverage said in between no longer holds.
         """
-        return self._cuts[provider, key] + self._changes
+        return self.removals.cuts[provider, key] + self.removals.changes
 
     def age(self, provider: str, symbol: str) -> int:
         """Return how often this process learnt that what was stored of a symbol is not its past (any more).
 
         When it is another number than before, what was read or asked for before must not be used.
         """
-        return self._ages[provider, symbol]
-
-    async def trim(self, provider: str, key: StreamKey, before: int, most: int) -> int:
-        """Delete the oldest candles, about `most` and all older than `before`, and make them unknown; return how many.
-
-        `before` is where a window begins. Raises `StoreError`.
-        """
-        return await self._database.write(self._trim, (provider, key), before, most)
-
-    async def _trim(self, stream: StreamId, before: int, most: int) -> int:
-        _, count = await self._tables.trim(stream, before, most)
-        if count:
-            self._cuts[stream] += 1
-            self._loader.forget(stream)
-        return count
-
-    async def set_aside(self, provider: str, symbol: str, name: str, end: int | None = None) -> int:
-        """Keep all that is stored of a symbol under `name`, in one transaction; return how many candles that are.
-
-        Nothing is known of the symbol then. With `end` what opens from then on is deleted instead of being set aside.
-        Raises `StoreError`, and then nothing is changed.
-        """
-        return await self._take_away(self._tables.rename, provider, symbol, name, end)
-
-    async def take_back(self, provider: str, name: str, symbol: str) -> None:
-        """Undo `set_aside`; what was stored of the symbol since stays. Raises `StoreError`."""
-        await self.flush()
-
-        async def take_back() -> None:
-            await self._tables.take_back(provider, name, symbol)
-            self._forget_symbol(provider, symbol)
-            self._forget_symbol(provider, name)
-
-        await self._database.write(take_back)
-
-    def void(self, provider: str, change: PastChange) -> None:
-        """Take nothing for valid any more of what a provider changed, stored or waiting to be written; never blocks.
-
-        No read gives it from now on: it is unknown. `flush` returns when that is in the file, too, so that the next run
-        knows it. What is taken away while its symbol is checked goes as well. Raises `StoreError` once it is closed.
-        """
-        if self._writer.is_closing:
-            raise StoreError("the store is closed")
-        symbol = change.symbol
-        self.revision += 1
-        for name in (symbol, aside_name(symbol, CHECKING)):
-            for interval, span in change.spans().items():
-                stream = (provider, StreamKey(name, interval))
-                self._cuts[stream] += 1
-                self._loader.note(self._queue.push_void(stream, span, self.revision))
-        self._ages[provider, symbol] += 1
-        if (voided := (provider, change)) in self._voided:
-            self._voided.remove(voided)
-        self._voided.append(voided)
-        self._writer.wake()
-
-    async def _take_away(
-        self, change: Callable[Concatenate[str, str, P], Awaitable[T]], provider: str, symbol: str, *asked: P.args,
-        **_: P.kwargs,
-    ) -> T:  # fmt: skip
-        # What waits to be written is of the same past.
-        await self.flush()
-
-        async def take_away() -> T:
-            done = await change(provider, symbol, *asked, **_)
-            self._ages[provider, symbol] += 1
-            self._forget_symbol(provider, symbol)
-            return done
-
-        return await self._database.write(take_away)
-
-    def _forget_symbol(self, provider: str, symbol: str) -> None:
-        for interval in INTERVALS:
-            stream = (provider, StreamKey(symbol, interval))
-            self._cuts[stream] += 1
-            self._loader.forget(stream)
-
-    def _forget_all(self) -> None:
-        self._changes += 1
-        # Another file does not know what was revised.
-        self._revisions_lost = self.revision
-        self._writer.begin_again()
-        self._loader.forget_all()
-        if self._replacements != self.replacements:
-            self._replacements = self.replacements
-            for provider, change in [*self._voided]:
-                self.void(provider, change)
+        return self.removals.ages[provider, symbol]
 
     async def streams_summary(self) -> StoreSummary:
         """Return how much is stored, without reading the candles. Raises `StoreError`."""
@@ -494,8 +379,7 @@ class Store:
             self.rejected += 1
             return None
         start = candle.time if after is None or after >= candle.time else after + 1
-        self.revision += is_revised
-        revision = self.revision if is_revised else None
+        revision = self.numbers.next() if is_revised else None
         self._enqueue(provider, key, (candle,), Span(start, candle.time + 1), revision, is_of_extras)
         return revision
 
@@ -521,18 +405,8 @@ class Store:
     ) -> int:
         good = tuple(fit for fit in map(storable, candles) if fit is not None)
         self.rejected += len(candles) - len(good)
-        if span is not None:
-            span = Span(max(span.start, 0), min(span.end, LATEST_TIME))
-            if span.end <= span.start:
-                span = None
-        wide = [Span(candle.time, candle.time + 1) for candle in candles if is_widened(candle)]
-        if wide and span is not None:
-            for part in gaps_between(wide, *span):
-                inside = tuple(candle for candle in good if part.start <= candle.time < part.end)
-                self._push(provider, key, inside, part, revision, is_of_extras)
-            good, span = tuple(candle for candle in good if span_at(wide, candle.time) is not None), None
-        if good or span is not None:
-            self._push(provider, key, good, span, revision, is_of_extras)
+        for part, of_part in storable_parts(candles, good, span):
+            self._push(provider, key, part, of_part, revision, is_of_extras)
         return self._queue.number
 
     def _push(
@@ -548,5 +422,6 @@ class Store:
         self._loader.note(write)
         for lost in self._queue.drop_excess():
             self._loader.forget(lost.stream)
-            self._revisions_lost = max(self._revisions_lost, lost.revision or 0)
+            if lost.revision is not None:
+                self.numbers.lose(lost.revision)
         self._writer.wake()

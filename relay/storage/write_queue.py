@@ -4,16 +4,14 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from relay.core.model import Candle, CandleExtras, StreamKey, extend, is_unreadable, newer_of
+from relay.core.model import Candle, StreamKey, newer_of
 from relay.core.spans import Span
-from relay.core.written_numbers import WrittenCandle, repacked
 
 T = TypeVar("T")
 
 StreamId = tuple[str, StreamKey]
 """A stream with the name of its provider."""
 
-LATEST_TIME = 1 << 60
 _BATCH_CANDLES = 10_000
 _MOST_VOIDS = 8
 
@@ -174,25 +172,3 @@ def put_over(known: Iterable[Candle], newer: Mapping[int, Candle]) -> list[Candl
     for time, candle in newer.items():
         merged[time] = newer_of(merged.get(time), candle)
     return [merged[time] for time in sorted(merged)]
-
-
-def storable(candle: Candle) -> Candle | None:
-    """Return a candle as the table takes it, or None: a row that it refuses would stop every later one.
-
-    Whether its values make sense is not asked here: they were judged when they arrived.
-    """
-    # Read here, so that the texts of it are not kept.
-    extras = candle.extras
-    if type(candle) is WrittenCandle and candle.time < LATEST_TIME:
-        return candle  # made of floats and whole numbers
-    fit = Candle(candle.time, *map(float, candle[1:]))
-    if is_unreadable(fit) or fit.time >= LATEST_TIME:
-        return None
-    return fit if extras is None or extras.is_empty else extend(fit, _storable_extras(extras))
-
-
-def _storable_extras(extras: CandleExtras) -> CandleExtras:
-    quote_volume, trades, taker_volume, taker_quote_volume, written = repacked(extras)
-    volumes = (quote_volume, taker_volume, taker_quote_volume)
-    quote_volume, taker_volume, taker_quote_volume = (None if one is None else float(one) for one in volumes)
-    return CandleExtras(quote_volume, trades, taker_volume, taker_quote_volume, written)

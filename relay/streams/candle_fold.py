@@ -16,16 +16,23 @@ from relay.streams.gaps import SeriesGap
 class CandleFold:
     """Makes the updates of the stream `key`. That of shorter candles tells each one that opens at `since()` or later.
 
-    `revised` has the open times of periods that were over and of which a part was told as revised, oldest news first:
+    The first one of a recording, which may begin anywhere, need not be the first one of its period. `follows` has the
+    open time of the period before the present one if that was told as closed and nothing is missing between. `revised`
+    has the open times of periods that were over and of which a part was told as revised, oldest news first:
     whoever asks history for them takes them out.
     """
 
-    def __init__(self, key: StreamKey, periods: Periods, since: Callable[[], float]) -> None:
+    def __init__(
+        self, key: StreamKey, periods: Periods, since: Callable[[], float], *, is_recorded: bool = False
+    ) -> None:
         self.key = key
+        self.follows: int | None = None
         self.revised: dict[int, None] = {}
         self._periods = periods
         self._since = since
+        self._is_recorded = is_recorded
         self._period: CandlePeriod | None = None
+        self._left_out: CandlePeriod | None = None
         self._is_told_closed = False
         # None while the period is lacking; what is told of it meanwhile is in `_told`.
         self._sum: CandleSum | None = None
@@ -37,7 +44,8 @@ class CandleFold:
     @property
     def lacking(self) -> CandlePeriod | None:
         """The period of which a part is not known, None if there is none."""
-        return self._period if self._sum is None and not self._is_told_closed else None
+        is_lacking = self._sum is None and not self._is_told_closed and self._period != self._left_out
+        return self._period if is_lacking else None
 
     def take(self, update: PriceUpdate) -> list[PriceUpdate]:
         """Take an update that the other stream told; return those that follow from it."""
@@ -45,9 +53,14 @@ class CandleFold:
         time = candle.time
         period, current = self._periods.holding(time), self._period
         told: list[PriceUpdate] = []
+        if period == self._left_out:
+            return told
         if current is None or period.opens > current.opens:
             told = self._end(update)
-            self._begin(period)
+            is_closed = bool(told) or self._is_told_closed
+            self.follows = current.opens if current is not None and is_closed and self._join(current, period) else None
+            may_be_cut = self._is_recorded and current is None and not self._periods.is_begun_by(time, period)
+            self._begin(period, may_be_cut=may_be_cut)
         elif period.opens < current.opens or self._is_told_closed:
             if update.is_closed:
                 self._revise(period)
@@ -99,6 +112,7 @@ class CandleFold:
 
     def begin_anew(self) -> None:
         """Take it that the past of the other stream is another one: the period is lacking, and what is over is gone."""
+        self._left_out = None
         self._sum, self._told, self._newest, self._forming = None, {}, -1, None
         self.revised.clear()
 
@@ -107,14 +121,22 @@ class CandleFold:
         self._sum = None
         self._told = {}
 
-    def _begin(self, period: CandlePeriod) -> None:
+    def leave_out(self) -> None:
+        """Take it that a part of the period that is lacking will never be known: nothing is told of it."""
+        self._left_out = self.lacking
+
+    def _begin(self, period: CandlePeriod, *, may_be_cut: bool) -> None:
         self._period, self._is_told_closed = period, False
         self._told, self._newest, self._forming = {}, -1, None
-        is_whole = period.opens >= self._since() and not self._is_touched(period)
+        is_whole = period.opens >= self._since() and not may_be_cut and not self._is_touched(period)
         self._sum = CandleSum(period.opens) if is_whole else None
 
     def _is_touched(self, period: CandlePeriod) -> bool:
         return any(gap.start < period.ends and period.opens < gap.end for gap in self._gaps)
+
+    def _join(self, before: CandlePeriod, period: CandlePeriod) -> bool:
+        """Say whether no gap has a part between two periods."""
+        return not any(gap.start < period.opens and before.ends < gap.end for gap in self._gaps)
 
     def _revise(self, period: CandlePeriod) -> None:
         self.revised.pop(period.opens, None)

@@ -19,7 +19,7 @@ def change_past(hub: Hub, provider: str, change: PastChange) -> dict[Stream, lis
         for stream in hub.of_provider(provider)
         if stream.key.symbol == change.symbol and _concerns(change, stream)
     ]
-    outdated = {stream: _outdate(hub, stream, change.span(stream.key.interval)) for stream in streams}
+    outdated = {stream: _outdate(hub, stream, _span_in(stream, change)) for stream in streams}
     for stream in streams:
         for follower in [*stream.followers]:
             follower.begin_anew()
@@ -30,6 +30,15 @@ def _concerns(change: PastChange, stream: Stream) -> bool:
     """Say whether a change is about a stream, or about the candles that it is built of."""
     base = stream.base
     return change.concerns(stream.key.interval) or (base is not None and change.concerns(base.key.interval))
+
+
+def _span_in(stream: Stream, change: PastChange) -> Span:
+    """Return the open times of the candles of a stream that a change is about.
+
+    Those that are built may open later than a part of them: a Sunday may count for the week that follows.
+    """
+    start, end = change.span(stream.key.interval)
+    return Span(start, end if stream.periods is None else min(FOREVER, end + stream.periods.ahead_s))
 
 
 def _outdate(hub: Hub, stream: Stream, span: Span) -> list[Subscriber]:

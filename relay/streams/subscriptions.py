@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from relay.core.clock import STEP_S, ProviderClock
 from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.periods import Periods
 from relay.core.spans import Span
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
@@ -64,8 +65,8 @@ class Follower(Protocol):
 class Stream:
     """One symbol at one interval of one provider: its series, its state, who gets it; clients call it `name`.
 
-    One that the relay builds has the stream of shorter candles as its `base`, and nothing of it is stored. `revision`
-    is then the number up to which revisions of those were told.
+    One that the relay builds has the stream of shorter candles as its `base`, which make its `periods`, and nothing of
+    it is stored. `revision` is then the number up to which revisions of those were told.
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class Stream:
         "message",
         "name",
         "outdated",
+        "periods",
         "provider",
         "reconnects",
         "revision",
@@ -107,6 +109,7 @@ class Stream:
         self.attachments: dict[Attachment, None] = {}
         self.followers: dict[Follower, None] = {}
         self.base: Stream | None = None
+        self.periods: Periods | None = None
         self.revision: int | None = None
         self.seq = seq
         self.last_frame: bytes | None = None

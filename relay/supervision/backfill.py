@@ -14,11 +14,12 @@ from relay.core.trading_hours import TradingHours
 from relay.history.requests import HistoryRequest, PastCandles
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
+from relay.streams.catching_up import Missing
 from relay.streams.hub import Hub
-from relay.streams.series import Missing
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.missing_candles import MissingCandles, holes_in
-from relay.supervision.stream_state import STALE, THROTTLED, SupervisedStream
+from relay.supervision.stream_facts import STALE, THROTTLED
+from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
@@ -92,9 +93,14 @@ class Backfill:
         return is_over and self._provider.has_history and not supervised.is_planned(now)
 
     def check_close(self, supervised: SupervisedStream, now: float) -> None:
-        """Ask history for a candle whose interval is over when the feed did not close it."""
+        """Ask history for a candle whose interval is over when the feed did not close it.
+
+        Feeds of a recording close all that there are.
+        """
         provider = self._provider
-        if provider.has_history and supervised.is_overdue(provider.clock.now(), provider.info.close_grace_s, now):
+        if not provider.has_history or provider.info.is_recorded:
+            return
+        if supervised.is_overdue(provider.clock.now(), provider.info.close_grace_s, now):
             supervised.ask_later(now)
             supervised.stream.series.catch_up()
             self.start(supervised)

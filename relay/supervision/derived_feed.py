@@ -20,16 +20,9 @@ from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.stream_state import (
-    BACKFILLING,
-    ERROR,
-    LATE_S,
-    RECONNECTING,
-    THROTTLED,
-    Planned,
-    StateSaid,
-    SupervisedStream,
-)
+from relay.supervision.silence_watch import LATE_S, Planned
+from relay.supervision.stream_facts import BACKFILLING, ERROR, RECONNECTING, THROTTLED, StateSaid
+from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
@@ -120,14 +113,15 @@ class DerivedFeed:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
         self._fold = self._new_fold()
-        self._stream.base, self._stream.revision = base, history.revision
+        self._stream.base, self._stream.periods, self._stream.revision = base, derivation.periods, history.revision
         hub.follow(base, self)
         asyncio.get_running_loop().call_soon(self._begin)
 
     def _new_fold(self) -> CandleFold:
         clock = self._provider.clock
         self._began = clock.now(), clock.monotonic()
-        return CandleFold(self._stream.key, self.derivation.periods, self._since)
+        is_recorded = self._provider.info.is_recorded
+        return CandleFold(self._stream.key, self.derivation.periods, self._since, is_recorded=is_recorded)
 
     def _since(self) -> float:
         """Return when this began to follow, by the provider's time: it may turn out later what time that was."""
@@ -151,6 +145,7 @@ class DerivedFeed:
         """Build the candles in another way from now on: the hours of the market are others."""
         waiting = self._fold.revised
         self.derivation = derivation
+        self._stream.periods = derivation.periods
         self._fold = self._new_fold()
         self._fold.revised.update(waiting)
         self._begin()
@@ -159,7 +154,7 @@ class DerivedFeed:
         """Stop following; return what has to end."""
         self._is_closed = True
         self._hub.unfollow(self._base, self)
-        self._stream.base = None
+        self._stream.base = self._stream.periods = None
         for task in self._tasks.values():
             task.cancel()
         return [*self._tasks.values()]
@@ -197,6 +192,10 @@ class DerivedFeed:
             if update.is_closed and series.last is None and series.is_settled(update.candle.time):
                 continue
             supervised.received += 1
+            last = series.last
+            if last is not None and last.time == self._fold.follows and series.last_is_closed:
+                # The stream of shorter candles vouches for what lies between.
+                series.pass_over(update.candle.time)
             if told := series.accept(update):
                 self._hub.tell(stream, told)
             if series.is_catching_up:
@@ -241,6 +240,10 @@ class DerivedFeed:
             else:
                 if self._fold.lacking != period or age != self._age():
                     continue
+                if parts.is_cut:
+                    self._fold.leave_out()
+                    self._stream.series.pass_over(period.ends)
+                    continue
                 if parts.is_whole and (self._is_joined(period, parts.closed) or self._is_settled(asked_at)):
                     known = {one.time: one for one in parts.closed} | self._base.series.valid
                     self._supervised.lack(None)
@@ -265,14 +268,17 @@ class DerivedFeed:
         return is_joined(past, self._base.series, wanted, has_open=self._provider.info.history_has_open)
 
     async def _revise(self) -> None:
-        """Tell what candles are now of which a part was revised after they were over, in order."""
+        """Tell what candles are now of which a part was revised after they were over, in order.
+
+        Of which history does not know yet what they are is asked again.
+        """
         wait_s = _LEAST_WAIT_S
         while self._fold.revised:
             opened, self._fold.revised = self._fold.revised, {}
             # All revisions up to this one are of these candles, or were told.
             number, asked_at, age = self._history.revision, self._provider.clock.now(), self._age()
             try:
-                found = [one for time in opened if (one := await self._candle(time)) is not None]
+                asked = {time: await self._candle(time) for time in opened}
             except (ProviderError, StoreError) as error:
                 self._fold.revised = opened | self._fold.revised
                 await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
@@ -281,23 +287,38 @@ class DerivedFeed:
             if age != self._age():
                 self._fold.revised = opened | self._fold.revised
                 continue
-            self._tell_revised(found, number, asked_at)
+            unsure = {time: None for time, past in asked.items() if not _is_closed(past) and _may_follow(past)}
+            if not unsure:
+                self._stream.revision = number
+            self._tell_revised([past.candles[0] for past in asked.values() if _is_closed(past)], asked_at)
+            if unsure:
+                self._fold.revised = unsure | self._fold.revised
+                await asyncio.sleep(wait_s)
+                wait_s = min(_MOST_WAIT_S, 2 * wait_s)
 
     def _age(self) -> int:
         return self._history.age(self._provider, self._stream.key.symbol)
 
-    async def _candle(self, opened: int) -> Candle | None:
+    async def _candle(self, opened: int) -> PastCandles:
         asked = HistoryRequest(self._provider, self._stream.key, opened, opened, 1, extended=True)
-        past = await self._history.candles(asked)
-        return past.candles[0] if past.candles and past.last_is_closed else None
+        return await self._history.candles(asked)
 
-    def _tell_revised(self, found: list[Candle], number: int, asked_at: float) -> None:
+    def _tell_revised(self, found: list[Candle], asked_at: float) -> None:
         series = self._stream.series
         known = series.closed
         oldest = next(iter(known), None)
         of_extras = [one for one in found if known.get(one.time) == one]
         new = [one for one in found if one.time not in known and (oldest is None or one.time > oldest)]
         changed = [one for one in found if one not in new and known.get(one.time) != one]
-        self._stream.revision = number
         if told := series.revise(changed, new, asked_at, of_extras):
             self._hub.tell(self._stream, told)
+
+
+def _is_closed(past: PastCandles) -> bool:
+    """Say whether an answer about one candle has it, and it is over."""
+    return bool(past.candles) and past.last_is_closed
+
+
+def _may_follow(past: PastCandles) -> bool:
+    """Say whether an answer without a closed candle may have it later."""
+    return bool(past.candles or past.doubted) or not past.is_complete

@@ -15,7 +15,8 @@ from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.stream_state import STALE, SupervisedStream
+from relay.supervision.stream_facts import STALE
+from relay.supervision.stream_state import SupervisedStream
 from relay.telemetry.events import event
 from relay.telemetry.histogram import LAG_BOUNDS_S, Histogram
 from relay.upstream.watchlist import Watchlist
@@ -68,7 +69,7 @@ class Feed:
         backfill: Backfill,
         counters: FeedCounters,
         *,
-        on_refuse: Callable[[SupervisedStream, str], None],
+        on_refuse: Callable[[SupervisedStream, str, str], None],
         on_closing: Callable[[str], None],
         on_lose: Callable[[StreamKey, str, float], None],
         on_past_change: Callable[[PastChange], Awaitable[None]],
@@ -219,7 +220,8 @@ class Feed:
         except Exception as error:
             # No plugin's: those are judged before they come here. The streams wait for the next feed all the same.
             self.reason = self.log_reason = f"the relay failed ({type(error).__name__})"
-            log.exception("feed %s %d failed", self._provider.name, self.number, extra=event("feed_broken"))
+            about = event("feed_broken", provider=self._provider.name, feed=self.number)
+            log.exception("feed %s %d failed", self._provider.name, self.number, extra=about)
 
     def _is_old(self, stream: Stream, update: PriceUpdate, now: float) -> bool:
         """Say whether a late update tells of a candle that is known, or was over while others were in time."""
@@ -295,9 +297,10 @@ class Feed:
             # A watchlist lets no other through than its PAUSES.
             supervised.rest(cast(StreamState, status), message)
 
-    def _reject(self, key: StreamKey, reason: str) -> None:
+    def _reject(self, key: StreamKey, error: ProviderError) -> None:
         if (supervised := self._supervised.get(key)) is not None:
-            self._on_refuse(supervised, f"{self._provider.info.title} refused {key}: {reason}")
+            said = f"{self._provider.info.title} refused {key}"
+            self._on_refuse(supervised, f"{said}: {error}", f"{said}: {log_text(error)}")
         self._check_ready()
 
     def _expect(self, key: StreamKey, in_s: float, every_s: float | None) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from relay.core.backoff import RetryBackoff
 from relay.core.clock import Clock
-from relay.core.errors import AuthenticationFailed, Flooded, RateLimited
+from relay.core.errors import AuthenticationFailed, Flooded, RateLimited, log_text
 from relay.core.model import StreamKey
 from relay.plugins.provider import Provider
 from relay.supervision.attempts import Attempts
@@ -67,7 +67,7 @@ class FeedSlot:
         clock: Clock,
         rng: random.Random,
         new_feed: NewFeed,
-        on_refuse: Callable[[SupervisedStream, str], None],
+        on_refuse: Callable[[SupervisedStream, str, str], None],
         *,
         timing: FeedTiming = FEED_TIMING,
     ) -> None:
@@ -329,7 +329,7 @@ class FeedSlot:
                 extra=about,
             )
             for supervised in list(self._supervised.values()):
-                self._on_refuse(supervised, str(error))
+                self._on_refuse(supervised, str(error), log_text(error))
             return None
         if feed.has_delivered and not isinstance(error, Flooded):
             self._backoff.reset()

@@ -1,93 +1,30 @@
-"""One stream that a feed carries: what is known of it, the state that follows, and when its silence means something."""
+"""One stream that a feed carries: what is noted of it, and when its subscribers are told another state."""
 
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from relay.core.clock import Clock
 from relay.core.intervals import length_s, next_open
 from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
-from relay.streams.subscriptions import CONNECTED, CONNECTING, Stream
-from relay.supervision.liveness import UNKNOWN_PATIENCE_S, Liveness, Remedy
+from relay.streams.subscriptions import CONNECTED, Stream
+from relay.supervision.liveness import Remedy
 from relay.supervision.market_watch import MarketWatch
+from relay.supervision.silence_watch import Planned, SilenceWatch
+from relay.supervision.stray_updates import StrayUpdates
+from relay.supervision.stream_facts import (
+    BACKFILLING,
+    LIVE,
+    MARKET_CLOSED,
+    STALE,
+    THROTTLED,
+    Facts,
+    StateSaid,
+)
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 
-RECONNECTING: Final = "reconnecting"
-BACKFILLING: Final = "backfilling"
-STALE: Final = "stale"
-ERROR: Final = "error"
-MARKET_CLOSED: Final = "market_closed"
-THROTTLED: Final = "throttled"
-
-LIVE = "live"
 KEPT_EVENTS = 20
-LATE_S = 20.0
-"""A poll that a feed announced may be so late, since it waits for an answer, before silence counts."""
-LEAST_DOUBT_S = 5.0
-MOST_DOUBT_S = 300.0
 MOST_ASKED_CLOSED = 2
 """So often history is asked after a close for the candles of the session's end, if no feed told an open one."""
-
-
-class Planned(NamedTuple):
-    """When a polled stream is asked for next, by the monotonic clock, and how often it is."""
-
-    at: float
-    every_s: float | None
-
-
-class StateSaid(NamedTuple):
-    """What subscribers are told of a stream: a status of the contract, and why in words."""
-
-    status: StreamState
-    message: str
-
-
-class Facts(NamedTuple):
-    """What is known of a stream, each fact for itself; empty and None: it is not so.
-
-    `refusal` says why the provider refuses the stream and when it is tried next, `halt` why the provider's list calls
-    it paused. `loss` says why no feed delivers it while `is_fed` is false and what comes next, `is_lost` whether one
-    failed, `was_fed` whether one ever did deliver it, `is_barred` whether the provider asked to wait before the next
-    one. `closed` says until when the market is closed by its hours, `rest` is the pause that its feed reported, `past`
-    what is done about candles that were missed, `silent_s` how long it is silent since that was beyond its habit,
-    `stray` why all that comes is left out, `remark` how it is live.
-    """
-
-    refusal: str = ""
-    halt: str = ""
-    is_fed: bool = False
-    was_fed: bool = False
-    loss: str = ""
-    is_lost: bool = False
-    is_barred: bool = False
-    closed: str = ""
-    rest: StateSaid | None = None
-    past: StateSaid | None = None
-    silent_s: float | None = None
-    stray: str = ""
-    remark: str = LIVE
-
-    def state(self) -> StateSaid:
-        """Return the state that follows; the first fact that applies decides."""
-        if self.refusal:
-            return StateSaid(ERROR, self.refusal)
-        if self.halt:
-            return StateSaid(MARKET_CLOSED, self.halt)
-        if not self.is_fed and self.is_barred:
-            return StateSaid(THROTTLED, self.loss)
-        if self.closed and (self.is_fed or not (self.is_lost or self.was_fed)):
-            return StateSaid(MARKET_CLOSED, self.closed)
-        if not self.is_fed:
-            return StateSaid(RECONNECTING if self.was_fed else CONNECTING, self.loss)
-        if self.rest is not None:
-            return self.rest
-        if self.past is not None:
-            return self.past
-        if self.silent_s is not None:
-            return StateSaid(STALE, f"no data for {self.silent_s:.0f} s")
-        if self.stray:
-            return StateSaid(STALE, self.stray)
-        return StateSaid(CONNECTED, self.remark)
 
 
 class SupervisedStream:
@@ -101,26 +38,16 @@ class SupervisedStream:
     __slots__ = (
         "_ask_at",
         "_clock",
-        "_doubt_at",
-        "_doubt_pause_s",
         "_facts",
         "_halt",
         "_halted_at",
         "_hub",
-        "_listened_after",
-        "_liveness",
         "_market",
-        "_news_at",
-        "_news_count",
-        "_pace_s",
         "_received_then",
         "_rested_at",
-        "_silent_since",
-        "_stray",
-        "_stray_after",
-        "_taken",
+        "_silence",
+        "_strays",
         "_timing",
-        "planned",
         "received",
         "stream",
     )
@@ -130,30 +57,20 @@ class SupervisedStream:
     ) -> None:
         self.stream = stream
         self.received = 0
-        self.planned: Planned | None = None
         self._hub = hub
         self._clock = clock
         self._timing = timing
-        self._liveness = Liveness(stream.key.interval, clock.monotonic())
+        self._silence = SilenceWatch(stream.key.interval, clock.monotonic())
+        self._strays = StrayUpdates()
         self._facts = Facts(loss=stream.message, halt=halt)
         # Not told: its first subscriber has it with the confirmation.
         stream.status, stream.message = self._facts.state()
-        self._silent_since: float | None = None
         self._halt = halt
         self._halted_at = 0.0
         self._received_then = 0
         # By the provider's time, when its feed paused it last.
         self._rested_at = 0.0
-        # Why updates are left out; how many had been taken then, and when that was looked at last.
-        self._stray = ""
-        self._stray_after = self._taken = 0
-        self._doubt_at = self._doubt_pause_s = 0.0
         self._ask_at = 0.0
-        self._news_at = clock.monotonic()
-        self._news_count = 0
-        # How many updates had come when silence was measured anew; None: it is to be, whatever came.
-        self._listened_after: int | None = None
-        self._pace_s = 0.0
         self._market = MarketWatch(stream, clock)
 
     def note(self, event: str) -> None:
@@ -170,7 +87,7 @@ class SupervisedStream:
     def show(self) -> None:
         """Tell the subscribers the state that follows from what is known, if it is another one."""
         self._look_at_market()
-        since = self._silent_since
+        since = self._silence.since
         silent_s = None if since is None else self._clock.monotonic() - since
         state = self._facts._replace(silent_s=silent_s).state()
         if not state.status == self.stream.status == STALE:
@@ -182,8 +99,9 @@ class SupervisedStream:
 
     def hear(self) -> None:
         """Note an update: it ends every pause and the silence, whoever spoke of them; but it opens no market."""
-        self._silent_since = None
-        self._halt = self._stray = ""
+        self._silence.since = None
+        self._halt = ""
+        self._strays.end()
         self._market.hear()
         self._look_at_market()
         self._learn(is_fed=True, was_fed=True, is_lost=False, rest=self._rest_left(), halt="", stray="")
@@ -207,10 +125,10 @@ class SupervisedStream:
 
     def rest(self, status: StreamState, message: str) -> None:
         """Note that the feed pauses the stream, until `accept` or an update."""
-        self._listened_after = None
+        self._silence.rest()
         self._rested_at = self.stream.feeder.clock.now()
         if status == MARKET_CLOSED:
-            self._silent_since = None
+            self._silence.end()
         self._learn(is_fed=True, was_fed=True, is_lost=False, rest=StateSaid(status, message))
         self.show()
 
@@ -254,7 +172,7 @@ class SupervisedStream:
     def refuse(self, reason: str) -> None:
         """Note that the provider refuses the stream, until `retry`; no feed carries it meanwhile."""
         self.note(f"error: {reason}")
-        self.planned = None
+        self._silence.planned = None
         self._learn(refusal=reason, is_fed=False, past=None)
         self.show()
 
@@ -271,7 +189,7 @@ class SupervisedStream:
     @property
     def is_silent(self) -> bool:
         """Whether the stream is silent beyond its habit, whatever its state is called."""
-        return self._silent_since is not None
+        return self._silence.since is not None
 
     def halt(self, message: str) -> None:
         """Take what the provider's newest list says of the market: why it is paused, empty if it trades.
@@ -293,20 +211,24 @@ class SupervisedStream:
             self._halted_at, self._received_then = now, self.received
         elif now - self._halted_at >= self._timing.halt_silence_s:
             self.note("paused")
-            self._silent_since = self._listened_after = None
+            self._silence.end()
             self._learn(halt=self._halt)
             self.show()
 
     # -- silence -----------------------------------------------------------------------------------
 
+    @property
+    def planned(self) -> Planned | None:
+        """When the feed asks for the stream next, if it said so."""
+        return self._silence.planned
+
     def expect(self, in_s: float, every_s: float | None) -> None:
         """Take a plan of the feed: until then it is silent on purpose."""
-        self.planned = Planned(self._clock.monotonic() + in_s, every_s)
-        self._pace_s = in_s if every_s is None else every_s
+        self._silence.expect(self._clock.monotonic(), in_s, every_s)
 
     def is_planned(self, now: float) -> bool:
         """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
-        return self.planned is not None and now < self.planned.at + LATE_S
+        return self._silence.is_planned(now)
 
     def is_closed_for(self, seconds: float) -> bool:
         """Say whether the market has been closed for so long by its hours, as far as it was watched."""
@@ -320,43 +242,23 @@ class SupervisedStream:
         if not market.look():
             return False
         if market.closed:
-            self._silent_since = self._listened_after = None
+            self._silence.end()
         # Whoever paused it for the same reason may find nothing to say at the opening.
         is_over = facts.closed and not market.closed and facts.rest is not None and facts.rest.status == MARKET_CLOSED
         self._learn(closed=market.closed, rest=None if is_over else facts.rest)
         return True
 
-    def _is_silence_meant(self, now: float) -> bool:
-        """Say whether silence means nothing: the market is closed, or polls had no time yet to bring something.
-
-        A plan to ask again does not excuse answers without news for ever: an interval and two polls have to do.
-        """
-        is_closed = self._market.is_closed_by_hours()
-        if is_closed or self.received != self._news_count:
-            self._news_count, self._news_at = self.received, now
-        if is_closed:
-            return True
-        patience_s = length_s(self.stream.key.interval) + 2 * self._pace_s + UNKNOWN_PATIENCE_S
-        return self.is_planned(now) and now < self._news_at + patience_s
-
     def note_stray(self, why: str) -> None:
         """Take note of an update that was left out; where nothing else comes the stream is not live."""
-        self._stray, self._stray_after = why, self.received
+        self._strays.note(why, self.received)
 
     def may_doubt(self, now: float) -> bool:
         """Say whether history is to be asked because updates are left out; then not for a while, ever longer."""
-        if now < self._doubt_at:
-            return False
-        self._doubt_pause_s = min(max(LEAST_DOUBT_S, 2 * self._doubt_pause_s), MOST_DOUBT_S)
-        self._doubt_at = now + self._doubt_pause_s
-        return True
+        return self._strays.may_doubt(now)
 
     def listen_anew(self, now: float) -> None:
         """Begin to measure silence now: a feed opened or a pause is over. Not after a feed that brought nothing."""
-        if self.received != self._listened_after:
-            self._listened_after = self.received
-            self._news_at = now
-            self._liveness.restart(now)
+        self._silence.listen_anew(now, self.received)
 
     def check_silence(self, now: float) -> Remedy | None:
         """Turn the stream stale when it is silent beyond its habit; return what to try about it.
@@ -366,31 +268,29 @@ class SupervisedStream:
         self._check_stray()
         if self._look_at_market():
             self.show()
-        status = self.stream.status
-        is_meant = status != STALE and self._is_silence_meant(now)
+        status, silence, is_planned = self.stream.status, self._silence, self.is_planned(now)
+        is_meant = status != STALE and silence.is_meant(
+            now, self.received, is_closed=self._market.is_closed_by_hours(), is_planned=is_planned
+        )
         if is_meant or status in (MARKET_CLOSED, THROTTLED):
-            self._liveness.restart(now)
+            silence.excuse(now)
             return None
         if status not in (CONNECTED, STALE, BACKFILLING):
             return None
-        if status != STALE and self.is_planned(now):
-            self._liveness.restart(self._news_at)
-        over_s = self._liveness.tick(now, self.received)
+        if status != STALE and is_planned:
+            silence.excuse_polls()
+        over_s = silence.over_s(now, self.received)
         if over_s is None or status == BACKFILLING:
             return None
-        if self._silent_since is None:
-            self._silent_since = self._liveness.heard_at
+        if silence.begin():
             self.note("stale")
             self.show()
-        return self._liveness.warn(over_s)
+        return silence.remedy(over_s)
 
     def _check_stray(self) -> None:
         """Turn a stream stale of which nothing but updates to leave out came since the last look."""
-        if self.received != self._stray_after:
-            self._stray, self._doubt_pause_s = "", 0.0
         told = self._facts.stray
-        stray = self._stray if told or self.received == self._taken else ""
-        self._taken = self.received
+        stray = self._strays.look(self.received, told)
         if stray != told:
             if not told:
                 self.note("stale")

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Protocol
 
-from relay.core.backoff import RetryBackoff
 from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
-from relay.core.errors import READMIT_S
 from relay.core.model import StreamKey
 from relay.core.saved_value import Memory
 from relay.history.service import HistoryService
@@ -26,8 +24,10 @@ from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot, OnLose
 from relay.supervision.past_changes import PastChanges
 from relay.supervision.recheck import Recheck
-from relay.supervision.refusals import RefusedStream
-from relay.supervision.stream_state import THROTTLED, Planned, SupervisedStream
+from relay.supervision.refused_streams import RefusedStreams
+from relay.supervision.silence_watch import Planned
+from relay.supervision.stream_facts import THROTTLED
+from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 from relay.telemetry.events import event
 
@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 TICK_S = 1.0
 DELAY_OVER_S = 60.0
 """A stream that waits again within so long is the same delay to the log: small plans run out again and again."""
-MOST_READMIT_S = 900.0
-"""A provider that refused the relay itself is asked again after a wait that grows from `READMIT_S` to this."""
 GONE_SILENCE_S = 60.0
 """A stream whose symbol left its provider's list ends once it is silent for so long: prices prove the list wrong."""
 
@@ -92,9 +90,7 @@ class Supervisor:
         self._lingering: dict[StreamKey, asyncio.TimerHandle] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._derived: dict[StreamKey, DerivedFeed] = {}
-        self._refusals: dict[StreamKey, RefusedStream] = {}
-        self._readmissions = RetryBackoff(self._rng, least_s=READMIT_S, most_s=MOST_READMIT_S)
-        self._readmit_at: float | None = None
+        self._refused = RefusedStreams(provider, clock, self._rng, self._standing, self._enter_slot)
         self._listings = listings
         self._list_version = 0
         self._ticker: asyncio.Task[None] | None = None
@@ -113,6 +109,11 @@ class Supervisor:
         """How many upstream connections or polling loops run now."""
         return sum(slot.open_feeds for slot in self._slots)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no feed runs, nor one that is ending."""
+        return not self._slots and not self._ending
+
     def planned(self, key: StreamKey) -> Planned | None:
         """Return when a polled stream is asked for next, if its feed said so."""
         supervised = self._supervised.get(key)
@@ -130,12 +131,13 @@ class Supervisor:
             return
         if key in self._supervised:
             carrier = key if (feed := self._derived.get(key)) is None else feed.base_key
-            if (refusal := self._refusals.get(carrier)) is not None:
-                refusal.hurry(self._machine_clock.monotonic())
+            if carrier in self._refused.streams:
+                self._refused.hurry(carrier)
                 # Later, since who subscribes is told the state with the confirmation first.
                 asyncio.get_running_loop().call_soon(self._retry_due)
             return
         stream.series.market = self.provider.market(key.symbol)
+        stream.series.is_recorded = self.provider.info.is_recorded
         derivation = self._history.derivation_of(self.provider, key)
         if derivation is not None:
             self._derive(stream, derivation)
@@ -186,7 +188,7 @@ class Supervisor:
     def _forget(self, supervised: SupervisedStream) -> None:
         key = supervised.stream.key
         del self._supervised[key]
-        self._refusals.pop(key, None)
+        self._refused.forget(key)
         self._leave_slot(supervised)
 
     def _leave_slot(self, supervised: SupervisedStream) -> None:
@@ -212,67 +214,18 @@ class Supervisor:
 
     # -- what the provider refuses -----------------------------------------------------------------
 
-    def _refuse(self, supervised: SupervisedStream, reason: str) -> None:
-        """Let a stream rest in the state `error` until it is tried again. Harmless when it is refused already."""
-        key = supervised.stream.key
-        if self._supervised.get(key) is not supervised or supervised.is_refused:
-            return
-        self._leave_slot(supervised)
-        now = self._machine_clock.monotonic()
-        refusal = self._refusals.get(key)
-        if refusal is None:
-            refusal = self._refusals[key] = RefusedStream(self._rng, supervised.received)
-        is_news = refusal.note(reason, now)
-        if self.provider.refusal is not None:
-            # The feed said so in the log, once for all its streams.
-            refusal.wait_for_key()
-            supervised.refuse(
-                f"{reason}; the next attempt is at {self._machine_clock.utc(self._plan_readmission(now) - now)}"
-            )
-            return
-        if self._standing(key) == "gone":
-            when = "the next attempt is when the symbol is listed again"
-        else:
-            when = f"the next attempt is at {self._machine_clock.utc(refusal.retry_at - now)}"
-        supervised.refuse(f"{reason}; {when}")
-        if is_news:
-            log.warning("%s is in error: %s; %s", key, reason, when, extra=self._about("stream_refused", key, reason))
+    def _refuse(self, supervised: SupervisedStream, reason: str, logged: str = "") -> None:
+        """Let a stream rest in the state `error` until it is tried again. Harmless when it is refused already.
+
+        Clients read `reason`; the log says `logged` if that tells more.
+        """
+        if self._supervised.get(supervised.stream.key) is supervised and not supervised.is_refused:
+            self._leave_slot(supervised)
+            self._refused.refuse(supervised, reason, logged)
 
     def _retry_due(self) -> None:
-        """Give refused streams whose time has come to a feed again; forget of those that deliver that they were."""
-        now = self._machine_clock.monotonic()
-        for key, refusal in list(self._refusals.items()):
-            supervised = self._supervised[key]
-            if supervised.is_refused:
-                is_due = now >= refusal.retry_at and self.provider.refusal is None and self._standing(key) != "gone"
-                if is_due and not self._is_closing:
-                    supervised.retry()
-                    self._enter_slot(supervised)
-            elif supervised.received > refusal.received:
-                del self._refusals[key]
-                self._readmissions.reset()
-                about = self._about("stream_taken", key, refusal.reason)
-                log.info("%s is no longer in error: %s", key, refusal.reason, extra=about)
-
-    def _plan_readmission(self, now: float) -> float:
-        """Return when a provider that refused the relay itself is asked again."""
-        if self._readmit_at is None:
-            self._readmit_at = now + self._readmissions.next_s()
-        return self._readmit_at
-
-    def _check_refusal(self, now: float) -> None:
-        """Ask a provider that refused the relay itself again when it is time, or when somebody readmitted it."""
-        provider = self.provider
-        if provider.refusal is not None and not provider.lacks_key and now >= self._plan_readmission(now):
-            provider.readmit()
-        if provider.refusal is None and self._readmit_at is not None:
-            self._readmit_at = None
-            for refusal in self._refusals.values():
-                if refusal.waits_for_key:
-                    refusal.try_now(now)
-
-    def _about(self, name: str, key: StreamKey, reason: str) -> dict[str, dict[str, object]]:
-        return event(name, provider=self.provider.name, stream=str(key), reason=reason)
+        if not self._is_closing:
+            self._refused.retry_due()
 
     # -- what the provider lists -------------------------------------------------------------------
 
@@ -375,7 +328,7 @@ class Supervisor:
 
     def check(self, now: float) -> None:
         """See to silent or refused streams, candles that nobody closed, gaps and doubts; call it each second."""
-        self._check_refusal(now)
+        self._refused.check_provider(now)
         self._retry_due()
         self._check_list(now)
         for slot in self._slots:

@@ -22,8 +22,8 @@ BLOCKED_S = 1.0
 RECENT_S = 60.0
 
 _IDLE_FILES = ("selectors.py", "runners.py", "base_events.py")
-_HOST = ("relay.plugins.provider", "Provider.")
-"""The module and class that call a plugin; their `self` knows for whom."""
+_HOSTS = {"relay.plugins.hook_calls": "HookCalls.", "relay.plugins.judged_feed": "JudgedFeeds."}
+"""The modules and classes that call a plugin; their `self` knows for whom, by `name`."""
 _JOINED = " and "
 
 
@@ -191,7 +191,8 @@ def _frames_from(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _provider_of(frame: FrameType) -> str | None:
     """Return the provider whose hook a frame calls, None if it calls none."""
-    if frame.f_globals.get("__name__") == _HOST[0] and frame.f_code.co_qualname.startswith(_HOST[1]):
+    host = _HOSTS.get(frame.f_globals.get("__name__", ""))
+    if host is not None and frame.f_code.co_qualname.startswith(host):
         return str(frame.f_locals["self"].name)
     return None
 

@@ -11,14 +11,15 @@ EVERY_S = 60.0
 class RareWarning:
     """One kind of warning, logged as one event, once a minute at most."""
 
-    def __init__(self, log: logging.Logger, name: str) -> None:
+    def __init__(self, log: logging.Logger, name: str, **fields: object) -> None:
         self._log = log
         self._name = name
+        self._fields = fields
         self._at = -EVERY_S
 
-    def say(self, text: str, *values: object) -> None:
-        """Log it, unless that was done within the last minute."""
+    def say(self, text: str, *values: object, **fields: object) -> None:
+        """Log it with some more fields, unless that was done within the last minute."""
         now = time.monotonic()
         if now - self._at >= EVERY_S:
             self._at = now
-            self._log.warning(text, *values, extra=event(self._name))
+            self._log.warning(text, *values, extra=event(self._name, **self._fields, **fields))

@@ -22,7 +22,15 @@ from relay.testing.watched_session import WatchedSession
 BEAT_S, TICK_S = 0.05, 0.01
 _HOST_LOGS = tuple(
     f"relay.plugins.{name}"
-    for name in ("loader", "provider", "judged_instruments", "cancellation", "failure_judge", "settings_use")
+    for name in (
+        "loader",
+        "provider",
+        "provider_session",
+        "judged_instruments",
+        "cancellation",
+        "failure_judge",
+        "settings_use",
+    )
 )
 _NO_FAULTS = frozenset({"history_failed"})
 """Events of the host about what the venue refused."""

@@ -89,7 +89,7 @@ ADVICE: dict[FaultName, _Advice] = {
     FaultName.NOT_LOADED: _Advice("a relay refuses the plugin", "relay_provider, and how the plugin is named"),
     FaultName.INFO_CHANGES: _Advice("relay_provider returns another value when it is called again", "relay_provider"),
     FaultName.WRONG_INSTRUMENTS: _Advice(
-        "the list of instruments has invalid entries, or lacks the symbol", "relay_instruments"
+        "the list of instruments has invalid entries, or lacks the symbol", "relay_instruments, relay_instrument"
     ),
     FaultName.INTERVAL_NOT_SERVED: _Advice(
         "an interval is declared and not served", "intervals of ProviderInfo and of each Instrument"

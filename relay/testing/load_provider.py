@@ -8,7 +8,8 @@ from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from relay.testing.findings import DoesNotConform, FaultName, Finding
 
 

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from relay.core.errors import Killed, ProviderError
+from relay.core.errors import Killed, ProviderError, log_text
 from relay.core.intervals import next_open
 from relay.core.model import PriceUpdate, StreamKey
 from relay.core.past_change import PastChange
@@ -80,8 +80,8 @@ class WatchedFeed:
         self.accepted.append(key)
         self._news.set()
 
-    def _on_reject(self, key: StreamKey, reason: str) -> None:
-        self.rejected[key] = reason
+    def _on_reject(self, key: StreamKey, error: ProviderError) -> None:
+        self.rejected[key] = str(error)
         self._news.set()
 
     def _on_lose(self, key: StreamKey, error: ProviderError, retry_in_s: float) -> None:
@@ -260,6 +260,6 @@ class WatchedFeed:
 
 
 def shown(error: BaseException) -> str:
-    """Return an error as one line."""
-    text = " ".join(str(error).split())[:200]
+    """Return an error as one line, with what it keeps from clients: authors read it."""
+    text = " ".join(log_text(error).split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

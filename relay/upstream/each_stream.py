@@ -59,17 +59,24 @@ async def each_stream(
         tasks.start()
         while True:
             found = await tasks.updates.get()
-            if isinstance(found, _Failed):
-                raise found.error
-            yield found
+            if isinstance(found, PriceUpdate):
+                yield found
+            else:
+                tasks.report(found)
     finally:
         await tasks.close()
 
 
 class _Failed(NamedTuple):
-    """Ends the whole feed."""
+    """A stream ended, wanted since that version of the watchlist; without `retry_in_s` it is not begun again.
 
-    error: BaseException
+    It waits behind the updates of the stream: else the last one would tell that the stream is live again.
+    """
+
+    key: StreamKey
+    since: int
+    error: ProviderError
+    retry_in_s: float | None
 
 
 class _Followed(NamedTuple):
@@ -173,6 +180,17 @@ class _StreamTasks:
         if self._ending:
             await asyncio.wait(self._ending.values())
 
+    def report(self, failed: _Failed) -> None:
+        """Report that a stream failed. Raises its error if that concerns all streams."""
+        if isinstance(failed.error, AuthenticationFailed | RateLimited):
+            raise failed.error
+        if self._watchlist.wanted_since(failed.key) != failed.since:
+            return
+        if failed.retry_in_s is None:
+            self._watchlist.reject(failed.key, failed.error)
+        else:
+            self._watchlist.lose(failed.key, failed.error, failed.retry_in_s)
+
     async def _watch(self) -> None:
         version = -1
         while True:
@@ -183,8 +201,9 @@ class _StreamTasks:
                     self._end(key)
             for key in self._watchlist.streams:
                 if key not in self._followed:
-                    task = asyncio.create_task(self._keep(key), name=f"stream {key} of {self._host.name}")
-                    self._followed[key] = _Followed(self._watchlist.wanted_since(key), task)
+                    since = self._watchlist.wanted_since(key)
+                    task = asyncio.create_task(self._keep(key, since), name=f"stream {key} of {self._host.name}")
+                    self._followed[key] = _Followed(since, task)
 
     def _end(self, key: StreamKey) -> None:
         before, task = self._ending.get(key), self._followed.pop(key).task
@@ -201,21 +220,18 @@ class _StreamTasks:
         if self._ending.get(key) is ending:
             del self._ending[key]
 
-    async def _keep(self, key: StreamKey) -> None:
+    async def _keep(self, key: StreamKey, since: int) -> None:
         """Follow one stream, again and again, until it is cancelled, or for good what it raised concerns all."""
         if (ending := self._ending.get(key)) is not None:
             await asyncio.wait((ending,))
         backoff = RetryBackoff(self._rng)
         while True:
             failure = await self._follow_once(key, backoff)
-            if isinstance(failure, AuthenticationFailed | RateLimited):
-                await self.updates.put(_Failed(failure))
+            is_over = isinstance(failure, AuthenticationFailed | RateLimited | UnknownSymbol)
+            wait_s = 0.0 if is_over else backoff.next_s()
+            await self.updates.put(_Failed(key, since, failure, None if is_over else wait_s))
+            if is_over:
                 return
-            if isinstance(failure, UnknownSymbol):
-                self._watchlist.reject(key, str(failure))
-                return
-            wait_s = backoff.next_s()
-            self._watchlist.lose(key, failure, wait_s)
             await asyncio.sleep(wait_s)
 
     async def _follow_once(self, key: StreamKey, backoff: RetryBackoff) -> ProviderError:

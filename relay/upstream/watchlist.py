@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Container, Generator, Iterable
 from typing import Any, Protocol
 
-from relay.core.errors import ProviderError
+from relay.core.errors import ProviderError, UnknownSymbol
 from relay.core.model import StreamKey
 from relay.core.past_change import PastChange
 
@@ -67,7 +67,7 @@ class Watchlist:
         streams: Iterable[StreamKey] = (),
         *,
         on_accept: Callable[[StreamKey], None] = _ignore,
-        on_reject: Callable[[StreamKey, str], None] = _ignore,
+        on_reject: Callable[[StreamKey, ProviderError], None] = _ignore,
         on_lose: Callable[[StreamKey, ProviderError, float], None] = _ignore,
         on_skip: Callable[[str], None] = _ignore,
         on_closing: Callable[[str], None] = _ignore,
@@ -202,11 +202,15 @@ class Watchlist:
             if key in self._streams:
                 self._on_accept(key)
 
-    def reject(self, key: StreamKey, reason: str) -> None:
-        """Report that the provider refused a stream: it leaves the watchlist, and is back when it is tried again."""
+    def reject(self, key: StreamKey, reason: str | ProviderError) -> None:
+        """Report that the provider refused a stream: it leaves the watchlist, and is back when it is tried again.
+
+        `reason` is a text for clients, or an error: then the log has its detail as well.
+        """
         if key in self._streams:
             self.remove(key)
-            self._on_reject(key, self._told(reason))
+            error = reason if isinstance(reason, ProviderError) else UnknownSymbol(str(reason))
+            self._on_reject(key, error if self.host is None else self.host.judge_stream(key, error))
 
     def lose(self, key: StreamKey, error: ProviderError, retry_in_s: float) -> None:
         """Report that this stream alone is not delivered any more, and in how many seconds the feed tries it again.

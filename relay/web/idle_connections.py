@@ -102,9 +102,11 @@ class Runner(web.AppRunner):
         *,
         ssl_context: ssl.SSLContext | None = None,
         backlog: int = 128,
+        reuse_port: bool = False,
     ) -> tuple[str, int]:
         """Accept connections from now on, until `cleanup`; return the address and the port. Raises `OSError`.
 
+        With `reuse_port` other processes may have the port, too; where the system cannot do that it is `ENOPROTOOPT`.
         `localhost` is both loopback addresses, as browsers take it, whatever the machine's list of hosts says; one that
         the machine lacks is left out.
         """
@@ -114,6 +116,7 @@ class Runner(web.AppRunner):
             idle_connections.watch(self.server),
             ssl=ssl_context,
             backlog=backlog,
+            reuse_port=reuse_port or None,
         )
         lacking: OSError | None = None
         for address in LOOPBACK if host.lower() == "localhost" else (host,):
@@ -124,6 +127,9 @@ class Runner(web.AppRunner):
                     raise
                 lacking = error
                 continue
+            except ValueError as error:
+                # As asyncio says that there is no SO_REUSEPORT.
+                raise OSError(errno.ENOPROTOOPT, str(error)) from None
             self._listening.append(server)
             # Both have the port that was free for the first.
             port = server.sockets[0].getsockname()[1]
@@ -132,8 +138,12 @@ class Runner(web.AppRunner):
             raise lacking
         return self._listening[0].sockets[0].getsockname()[0], port
 
-    async def cleanup(self) -> None:
-        """Accept no connection any more, then end those that there are and the application."""
+    def stop_listening(self) -> None:
+        """Accept no connection any more; those that there are go on."""
         for server in self._listening:
             server.close()
+
+    async def cleanup(self) -> None:
+        """Accept no connection any more, then end those that there are and the application."""
+        self.stop_listening()
         await super().cleanup()

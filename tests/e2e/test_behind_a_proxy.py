@@ -19,7 +19,7 @@ from relay.web.ws.route import CLIENT_PINGS, ClientPings
 from tests.conftest import StartRelay
 from tests.support import slow_machine
 from tests.support.authority import Authority
-from tests.support.proxies import Visitor, check_everything, proxy, replaced
+from tests.support.proxies import Visitor, check_everything, examples, proxy, replaced
 from tests.support.running_relay import PREFIX, Closed, Running
 from tests.support.tools import tool
 
@@ -90,6 +90,44 @@ async def test_a_relay_with_tokens_needs_no_allowed_origins(relay_with: StartRel
     async with behind(relay) as visitor:
         assert (await visitor.get(f"{PREFIX}/symbols", **public)).status == 200
         assert (await visitor.get(f"{PREFIX}/symbols", Host="charts.example.com")).status == 403
+
+
+@pytest.mark.parametrize("by", ["nginx", "caddy"])
+async def test_the_load_balancer_of_the_guide_goes_on_with_the_relay_that_is_left(
+    relay_with: StartRelay, behind: Behind, by: str
+) -> None:
+    relays = [await relay_with(trusted_proxies=TRUSTED) for _ in range(2)]
+    async with behind(relays[0], by=by, instead=balanced(by, relays[1])) as visitor:
+
+        async def answers() -> set[str]:
+            found = [await visitor.get(f"{PREFIX}/status") for _ in range(10)]
+            assert {one.status for one in found} == {200}
+            return {one.body["epoch"] for one in found}
+
+        assert len(await answers()) == 2
+        clients = [await visitor.connect() for _ in range(4)]
+        for client in clients:
+            await client.subscribe("BTCUSDT@1s")
+        assert [len(relay.hub.subscribers) for relay in relays] == [2, 2]
+        await relays[0].close()
+        assert len(await answers()) == 1
+        again = await visitor.connect()
+        await again.subscribe("BTCUSDT@1s", bars=5)
+        assert (await again.seen("snapshot"))["complete"]
+
+
+def balanced(by: str, other: Running) -> dict[str, str]:
+    """Return the lines of the example for a load balancer, in place of those for one relay."""
+    section, there = "A load balancer in front", other.url.removeprefix("http://")
+    if by == "caddy":
+        (mine,), (theirs,) = examples("caddyfile", "Behind a proxy"), examples("caddyfile", section)
+        return {mine: theirs.replace("127.0.0.1:8001", there)}
+    upstream, location = examples("nginx", section)
+    (whole,) = examples("nginx", "Behind a proxy")
+    return {
+        "server {\n": upstream.replace("127.0.0.1:8001", there) + "server {\n",
+        whole[whole.index("    location /") : whole.rindex("}")]: location,
+    }
 
 
 # -- wrong settings that are named ------------------------------------------------------------------

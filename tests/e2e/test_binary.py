@@ -175,6 +175,14 @@ async def test_binary_does_the_main_job_without_python(relay: Binary) -> None:
     assert (relay.folder / "relay.db").is_file()
 
 
+async def test_binary_says_what_it_consists_of(relay: Binary) -> None:
+    listed = (await relay.run("licenses")).splitlines()
+    names = {line.split()[0] for line in listed}
+    assert {"market-relay", "aiohttp", "multidict", "Python", "OpenSSL"} <= names
+    assert not {"pyinstaller", "pip", "pytest"} & names
+    assert "Permission is hereby granted" in await relay.run("licenses", "--texts")
+
+
 async def test_binary_writes_a_provider_project_and_loads_it(relay: Binary) -> None:
     assert len((await relay.run("plugins", "new", "my_venue")).splitlines()) == 5
     assert "my_venue" in await relay.run("plugins", "--plugins", "./my_venue/market_relay_my_venue.py")

@@ -178,7 +178,11 @@ def test_plugins_lists_those_built_in(runner: CliRunner) -> None:
     assert result.exit_code == 0
     lines = [line.split("\t") for line in result.output.splitlines()]
     rows = [row for row in lines if row[0] != "setting"]
-    assert [row[:2] for row in rows] == [["binance", "ready"], ["twelve_data", "needs a key"]]
+    assert [row[:2] for row in rows] == [
+        ["binance", "ready"],
+        ["twelve_data", "needs a key"],
+        ["binance_usdm", "off"],
+    ]
     assert rows[0][3] == VERSION
 
 
@@ -246,7 +250,8 @@ def test_plugins_with_a_name_shows_each_setting_of_that_provider(runner: CliRunn
     assert (
         "[twelve_data] api_key: The API key of your Twelve Data account\n    a secret; default: none\n" in result.output
     )
-    assert "RELAY_TWELVE_DATA_API_KEY or TWELVE_DATA_API_KEY; given by TWELVE_DATA_API_KEY\n" in result.output
+    own, other = "RELAY_TWELVE_DATA_API_KEY", "TWELVE_DATA_API_KEY"
+    assert f"{own} or {own}_FILE or {other} or {other}_FILE; given by {other}\n" in result.output
     assert "    poll or stream; default: poll\n    RELAY_TWELVE_DATA_MODE\n" in result.output
     assert "    a whole number from 1; default: 8\n    RELAY_TWELVE_DATA_CREDITS_PER_MINUTE; given by" in result.output
     assert "hidden" not in result.output
@@ -272,5 +277,5 @@ def test_plugins_with_a_name_that_nobody_has_says_who_there_is(runner: CliRunner
     result = runner.invoke(main, ["plugins", "krakn"])
     assert (result.exit_code, result.output) == (
         2,
-        "relay: no provider 'krakn' is loaded; loaded are binance, twelve_data\n",
+        "relay: no provider 'krakn' is loaded; loaded are binance, twelve_data, binance_usdm\n",
     )

@@ -20,6 +20,7 @@ from relay.client import (
 )
 from relay.core.model import StreamKey
 from tests.support.client_readings import BTC, START, client, closed_times, is_a, is_open_at, relay, until
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.stand_in_relay import StandInRelay
 
 __all__ = ["client", "relay"]
@@ -61,7 +62,7 @@ async def test_many_streams_are_asked_for_in_frames_that_the_relay_takes(
         relay.open_market(name, START)
     await client.subscribe(*names, bars=0)
     confirmed = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         async for message in client:
             confirmed += isinstance(message, Snapshot)
             if confirmed == 250:
@@ -145,7 +146,7 @@ async def test_random_faults_leave_every_closed_candle_once_and_in_order(seed: i
     async with RelayClient(relay.url, waits_for_relay=True, backoff_s=(0.001, 0.02)) as client:
         await client.subscribe(*map(str, keys), bars=2)
         tormenting = asyncio.create_task(torment())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             async for message in client:
                 if isinstance(message, Update | Snapshot):
                     got[message.key].append(message)
@@ -198,7 +199,7 @@ async def test_example_of_the_readme_prints_what_comes(relay: StandInRelay, tmp_
     process = await asyncio.create_subprocess_exec(sys.executable, str(program), stdout=PIPE, env=environ)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             said = [await process.stdout.readline(), await process.stdout.readline()]
             await relay.close_candle(BTC)
             said.append(await process.stdout.readline())

@@ -2,8 +2,12 @@
 
 `data/client_scenarios.json` holds them: a name, the options of the client, and steps. A step has one key:
 
-- `connects`: a connection comes, and is greeted with these fields. `handshake`: the status of the next ones.
-- `call`: a method, its arguments; with `throws`, the name and a part of the message of what it throws.
+- `connects`: a connection comes, and is greeted with these fields. `handshake`: the status of the next ones, null if
+  they are not answered. With several `relays` both name one by `at`, from 0, as `lists` does; what follows is played
+  with the one that was connected to last.
+- `lists`: the answer to requests for symbols from now on, a status and a body; null if they are not answered.
+- `call`: a method, its arguments; with `throws`, the name and a part of the message of what it throws, with `returns`
+  what it returns.
 - `asks`: the next request, whole but for its id, which `as` gives a name.
 - `says`: what the relay sends; `wire_of` explains the short forms. `padding` makes it larger by so many characters.
 - `tells`: all that the client tells next, in order; of each message the fields that are named.
@@ -132,8 +136,10 @@ def in_python(options: Json) -> Json:
         snake = "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
         if name in {"backoffMs", "timeoutMs"}:
             snake = snake.removesuffix("_ms") + "_s"
-            is_pair = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
-            value = tuple(one / 1000 for one in value) if is_pair else value
+            if isinstance(value, list) and all(isinstance(one, int | float) for one in value):
+                value = tuple(one / 1000 for one in value)
+            elif isinstance(value, int | float) and not isinstance(value, bool):
+                value = value / 1000
         found[snake] = value
     return found
 
@@ -265,18 +271,20 @@ def candle_at(time: int, close: float = 1.5, extras: list[float | None] | None =
     return plain if extras is None else plain | dict(zip(EXTRA_FIELDS, extras, strict=True))
 
 
-async def play(steps: list[Json], relay: ScriptedRelay, player: Player) -> None:
+async def play(steps: list[Json], relays: list[ScriptedRelay], player: Player) -> None:
     ids: dict[str, int] = {}
+    relay = relays[0]
     for number, step in enumerate(steps):
         where = f"step {number}: {json.dumps(step)}"
         async with asyncio.timeout(LONGEST_WAIT_S):
             match step:
                 case {"connects": fields}:
+                    relay = relays[step.get("at", 0)]
                     await relay.take_connection()
                     hello = {"type": "status", "status": "connected", "epoch": "e1", "server_time": 60_200}
                     await relay.say(json.dumps(hello | fields))
                 case {"handshake": status}:
-                    relay.handshake = status
+                    relays[step.get("at", 0)].handshake = status
                 case {"call": [name, *args], "throws": fault}:
                     with pytest.raises(Thrown) as caught:
                         await player.call(name, args)
@@ -284,6 +292,10 @@ async def play(steps: list[Json], relay: ScriptedRelay, player: Player) -> None:
                         where,
                         str(caught.value),
                     )
+                case {"lists": answer}:
+                    relays[step.get("at", 0)].symbols = answer
+                case {"call": [name, *args], "returns": expected}:
+                    assert await player.call(name, args) == expected, where
                 case {"call": [name, *args]}:
                     await player.call(name, args)
                 case {"asks": expected}:
@@ -314,7 +326,8 @@ async def play(steps: list[Json], relay: ScriptedRelay, player: Player) -> None:
                     assert await player.call("streams", []) == names, where
                 case _:
                     pytest.fail(f"nobody knows {where}")
-    assert relay.requests.empty(), f"asked beyond the scenario: {relay.requests.get_nowait()}"
+    for relay in relays:
+        assert relay.requests.empty(), f"asked beyond the scenario: {relay.requests.get_nowait()}"
 
 
 @pytest.fixture(params=[pytest.param(one, id=one["name"].replace(" ", "-")) for one in SCENARIOS])
@@ -324,27 +337,32 @@ def scenario(request: pytest.FixtureRequest) -> Json:
 
 
 @pytest.fixture
-async def relay() -> AsyncIterator[ScriptedRelay]:
-    async with scripted() as relay:
-        yield relay
+async def relays(scenario: Json) -> AsyncIterator[list[ScriptedRelay]]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(scripted()) for _ in range(scenario.get("relays", 1))]
 
 
-async def test_python_client_plays(relay: ScriptedRelay, scenario: Json) -> None:
+def addresses(relays: list[ScriptedRelay]) -> str | list[str]:
+    return relays[0].url if len(relays) == 1 else [relay.url for relay in relays]
+
+
+async def test_python_client_plays(relays: list[ScriptedRelay], scenario: Json) -> None:
     options = in_python(QUICK | scenario.get("options", {}))
-    async with RelayClient(relay.url, **options) as client:
+    async with RelayClient(addresses(relays), **options) as client:
         player = PythonPlayer(client, reads_singly=scenario.get("reads") == "singly")
         try:
-            await play(scenario["steps"], relay, player)
+            await play(scenario["steps"], relays, player)
         finally:
             if player.reading is not None:
                 player.reading.cancel()
 
 
-async def test_javascript_client_plays(relay: ScriptedRelay, start_client: StartClient, scenario: Json) -> None:
+async def test_javascript_client_plays(relays: list[ScriptedRelay], start_client: StartClient, scenario: Json) -> None:
     reads_singly = scenario.get("reads") == "singly"
-    client = await start_client(relay.url, iterates=not reads_singly, **QUICK | scenario.get("options", {}))
+    options = QUICK | scenario.get("options", {})
+    client = await start_client(addresses(relays), iterates=not reads_singly, **options)
     player = JsPlayer(client, reads_singly=reads_singly)
     try:
-        await play(scenario["steps"], relay, player)
+        await play(scenario["steps"], relays, player)
     finally:
         player.reading.cancel()

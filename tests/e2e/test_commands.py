@@ -22,6 +22,8 @@ from relay.commands.tail_table import TailTable
 from relay.core.model import Candle, StreamKey
 from relay.protocol.fields import WHERE_SYMBOLS_ARE
 from tests.support.client_readings import relay
+from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.loopback_server import free_port
 from tests.support.stand_in_relay import StandInRelay, problem_json
 
 __all__ = ["relay"]
@@ -71,13 +73,13 @@ class Terminal:
             asyncio.get_running_loop().remove_reader(self._ours)
 
     async def wait_for(self, text: str) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             while text not in self.shown:
                 self._has_more.clear()
                 await self._has_more.wait()
 
     async def end(self) -> int:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             code = await self.process.wait()
         asyncio.get_running_loop().remove_reader(self._ours)
         os.close(self._ours)
@@ -94,6 +96,16 @@ async def piped(relay: StandInRelay, *words: str, program: str = PROGRAM) -> asy
 
 
 # -- tail -----------------------------------------------------------------------------------------------------------
+
+
+async def test_command_goes_on_at_the_next_address(relay: StandInRelay) -> None:
+    away = f"127.0.0.1:{free_port()}"
+    listed = await run(relay, "symbols", "--url", f"{away}, {relay.url}")
+    assert (listed.exit_code, listed.output) == (0, "BTCUSDT\n")
+    tailed = await run(relay, "tail", "BTCUSDT@1m", "--count", "1", RELAY_URL=f"{away},{relay.url}")
+    assert tailed.exit_code == 0
+    refused = await run(relay, "symbols", "--url", f"{relay.url},")
+    assert refused.exit_code == 2
 
 
 async def test_tail_prints_one_update_a_line_and_marks_closed_candles(relay: StandInRelay) -> None:
@@ -258,7 +270,7 @@ async def test_reader_that_leaves_ends_tail_quietly(relay: StandInRelay) -> None
     assert b"connected" in await process.stdout.readline()
     await relay.wait_for_requests(1)
     process.stdout._transport.close()  # type: ignore[attr-defined]  # a StreamReader has no public close
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while process.returncode is None:
             await relay.tick(BTC, 1.0)
             await asyncio.sleep(0.01)

@@ -21,6 +21,7 @@ from relay.commands.candle_writer import CSV_HEAD, Earlier, read_earlier
 from relay.commands.download import pages
 from relay.commands.formatting import moment
 from relay.core.model import Candle
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.loopback_server import app_of, loopback_server
 from tests.support.running_relay import Running
 
@@ -448,7 +449,7 @@ async def test_who_interrupts_it_is_told_how_far_it_came_and_how_to_go_on(
             stderr=asyncio.subprocess.PIPE,
         )
         reading = asyncio.create_task(process.communicate())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             await asked.wait()
         process.send_signal(signal.SIGINT)
         _, said = await reading
@@ -500,7 +501,7 @@ async def test_who_interrupts_it_before_there_are_candles_is_told_so(tmp_path: P
             stderr=asyncio.subprocess.PIPE,
         )
         reading = asyncio.create_task(process.communicate())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             await asked.wait()
         process.send_signal(signal.SIGINT)
         _, said = await reading

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 
 from relay.server.event_loop import run, without_stragglers
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import CLEAN, serving
 
 HARMS = Path(__file__).parents[1] / "plugins" / "harms.py"
@@ -100,7 +101,7 @@ async def test_relay_whose_loop_is_blocked_for_good_ends_all_the_same(tmp_path: 
 async def assert_it_serves(session: aiohttp.ClientSession, url: str) -> None:
     """It is healthy, stores what it is asked for, and streams."""
     asked = {"symbol": "BTCUSDT", "interval": "1m", "limit": "1000"}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         async with session.get(f"{url}/api/v1/market-data/history", params=asked) as answer:
             assert len((await answer.json())["candles"]) == 1000
         async with session.get(f"{url}/readyz") as answer:
@@ -147,7 +148,7 @@ async def test_command_ends_although_a_plugin_starts_threads_at_import(tmp_path:
 
 async def wait_for_harm(session: aiohttp.ClientSession, url: str) -> None:
     """Wait until the plugin has listed its instrument."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while True:
             async with session.get(f"{url}/api/v1/market-data/symbols", params={"asset_class": "demo"}) as answer:
                 if await answer.text() != "[]":

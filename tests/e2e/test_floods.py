@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.floods import ALLOWED, FLOODS, SERVED, flooding
 from tests.support.relay_process import Serving, serving
 from tests.support.running_relay import PREFIX
@@ -59,7 +60,7 @@ class Listener:
     async def hear(self, count: int) -> None:
         """Wait for so many more prices."""
         until = len(self.times) + count
-        async with asyncio.timeout(30), self.heard:
+        async with asyncio.timeout(LONGEST_WAIT_S), self.heard:
             await self.heard.wait_for(lambda: len(self.times) >= until)
 
     def longest_silence_s(self, start: float, end: float) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_hookspecs import GUIDE, Bitstamp, block
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.loopback_server import loopback_server
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ async def line_with(process: asyncio.subprocess.Process, text: str) -> str:
     """Read on to the first line that holds a text."""
     assert process.stdout is not None
     seen = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         async for raw in process.stdout:
             seen.append(raw.decode())
             if text in seen[-1]:
@@ -84,7 +85,7 @@ async def line_with(process: asyncio.subprocess.Process, text: str) -> str:
 
 async def ended(process: asyncio.subprocess.Process) -> int:
     process.send_signal(signal.SIGINT)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         await process.communicate()
     assert process.returncode is not None
     return process.returncode

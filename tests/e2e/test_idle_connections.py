@@ -11,6 +11,7 @@ import pytest
 from relay.app import RelayLimits
 from tests.conftest import StartRelay
 from tests.support import slow_machine
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import serving
 
 API = "/api/v1/market-data"
@@ -19,7 +20,7 @@ IMPATIENT = RelayLimits(first_request_s=1.0)
 
 async def end_of(reader: asyncio.StreamReader) -> bytes:
     """Read until the relay ends the connection; return what it sent before."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         try:
             return await reader.read()
         except ConnectionResetError:

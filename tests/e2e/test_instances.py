@@ -90,7 +90,7 @@ async def test_two_accounts_of_one_provider_do_not_mix(tmp_path: Path, venues: d
     end = int(time.time()) // 60 * 60 - 600
     async with aiohttp.ClientSession() as session:
         async with serving(tmp_path, is_sandbox=False) as relay:
-            await relay.logs("switched off, not contacted: binance, twelve_data")
+            await relay.logs("switched off, not contacted: binance_usdm, binance, twelve_data")
             asker = Asker(session, relay)
             before = {name: await asker.past(name, end) for name in STREAMS}
             assert before["spot_one:BTCUSDT"] != before["spot_two:BTCUSDT"]
@@ -163,6 +163,10 @@ async def test_what_sighup_changes_of_an_instance_and_what_needs_a_restart(
             (("[providers.forex_two]", "[providers.forex_three]"), "[providers.forex_three], [providers.forex_two]"),
             (("[providers.binance]\nenabled = false", ""), "restart: enabled in [providers.binance]"),
             (("[providers.spot_two]", "[providers.spot_two]\nenabled = false"), "enabled in [providers.spot_two]"),
+            (
+                ("[providers.spot_two]", "[providers.binance_usdm]\nenabled = true\n[providers.spot_two]"),
+                "restart: enabled in [providers.binance_usdm]",
+            ),
         ):
             file.write_text(text.replace(*change, 1))
             assert words in await relay.hang_up("need a restart")

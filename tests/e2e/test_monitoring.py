@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from tests.conftest import StartRelay
 from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.metrics_page import Scrape, scrape
 from tests.support.running_relay import Running, WsClient
@@ -49,6 +50,12 @@ def expressions() -> Iterator[str]:
     yield from (expr for _, expr in queries())
     for block, line in _EXPR.findall(RULES):
         yield block or line
+
+
+@pytest.fixture
+async def relay(relay_with: StartRelay) -> Running:
+    """A relay that is one of several, as far as it knows: only then it tells everything. It cannot reach them."""
+    return await relay_with(cluster_nats=("nats://127.0.0.1:9",))
 
 
 async def keep_busy(relay: Running, sandbox: Sandbox) -> WsClient:
@@ -350,6 +357,26 @@ CASES = [
         {series("process_open_fds"): "100x4 950x20", series("process_max_fds"): "1000x24"},
         *("11m", "8m"),
         RELAY,
+    ),
+    Case("RelayAlone", {series("relay_cluster_alone"): "0x4 1x10"}, "8m", "6m", RELAY),
+    Case(
+        "RelayTwoOwners",
+        {series("relay_cluster_shard_contested", shard="binance.1.0"): "0x4 1x10"},
+        *("8m", "6m"),
+        {"shard": "binance.1.0", **RELAY},
+    ),
+    Case(
+        "RelayShardUnowned",
+        {
+            series("relay_cluster_shard_owners", shard="binance.1.0"): "1x4 0x10",
+            series("relay_cluster_shard_owners", shard="twelve_data.1.0"): "2x14",
+            series("relay_cluster_alone"): "0x14",
+            # Who is alone carries what its clients want.
+            'relay_cluster_shard_owners{instance="relay:8001",shard="binance.1.0"}': "0x14",
+            'relay_cluster_alone{instance="relay:8001"}': "1x14",
+        },
+        *("6m", "4m"),
+        {"shard": "binance.1.0", **RELAY},
     ),
 ]
 

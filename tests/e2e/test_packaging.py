@@ -17,6 +17,7 @@ from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "relay" / "packaging" / "relay.service"
+TEMPLATE_UNIT = UNIT.with_name("market-relay@.service")
 
 
 @pytest.mark.parametrize("package", ["relay", "providers"])
@@ -32,24 +33,41 @@ def test_guides_template_and_pages_are_installed_with_the_code(package: str) -> 
     assert guides <= {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
 
 
+def test_template_unit_is_the_unit_with_a_database_of_its_own_and_a_shared_port() -> None:
+    def lines(unit: Path) -> list[str]:
+        return unit.read_text().partition("[Unit]")[2].splitlines()
+
+    other = [pair for pair in zip(lines(UNIT), lines(TEMPLATE_UNIT), strict=True) if pair[0] != pair[1]]
+    assert [theirs for _, theirs in other] == [
+        "Description=market-relay %i: live and historical candles for many clients",
+        "ExecStart=/usr/local/bin/relay serve --config /etc/market-relay/relay.toml --reuse-port"
+        " --database ${STATE_DIRECTORY}/relay.db --log-format json",
+        "StateDirectory=market-relay-%i",
+    ]
+
+
 def test_unit_is_locked_up(pytestconfig: pytest.Config) -> None:
     analyze = tool("systemd-analyze", "systemd", pytestconfig)
     answer = subprocess.run(
-        [analyze, "security", "--offline=true", str(UNIT)], capture_output=True, text=True, check=True, timeout=60
+        [analyze, "security", "--offline=true", str(UNIT)], capture_output=True, text=True, check=True
     )
     found = re.search(r"Overall exposure level for relay.service: ([0-9.]+)", answer.stdout)
     assert found, answer.stdout
     assert float(found[1]) < 2.0
 
 
-def test_systemd_understands_every_line(pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("unit", [UNIT, TEMPLATE_UNIT.with_name("market-relay@1.service")], ids=["one", "several"])
+def test_systemd_understands_every_line(pytestconfig: pytest.Config, tmp_path: Path, unit: Path) -> None:
     analyze = tool("systemd-analyze", "systemd", pytestconfig)
-    answer = subprocess.run([analyze, "verify", "--man=no", str(UNIT)], capture_output=True, text=True, timeout=60)
+    if not unit.exists():
+        unit = tmp_path / unit.name
+        unit.write_text(TEMPLATE_UNIT.read_text())
+    answer = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60)
     faults = [
         line
         for line in (answer.stdout + answer.stderr).splitlines()
         # The program is not installed where the tests run; other units of the machine are not ours.
-        if "relay.service" in line and "/usr/local/bin/relay" not in line
+        if unit.name in line and "/usr/local/bin/relay" not in line
     ]
     assert faults == []
 
@@ -65,7 +83,7 @@ def test_systemd_understands_what_the_unit_proposes_to_add(pytestconfig: pytest.
     for number, part in enumerate([*proposed, "[Service]\nNonsense=1"]):
         (folder / f"{number}.conf").write_text(part + "\n")
     command = [analyze, "verify", "--man=no", str(tmp_path / "relay.service")]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+    said = subprocess.run(command, capture_output=True, text=True).stderr
     # That of the last one shows that they are read.
     assert re.findall(r"relay\.service\.d/(.*?):", said) == ["2.conf"]
 

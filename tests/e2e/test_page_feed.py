@@ -11,7 +11,7 @@ import pytest
 from tests.support.client_readings import BTC, START, relay
 from tests.support.javascript_client import SUPPORT, JsClient, node_of
 from tests.support.served_files import lay_out
-from tests.support.stand_in_relay import StandInRelay
+from tests.support.stand_in_relay import StandInRelay, problem_json
 
 __all__ = ["relay"]
 
@@ -94,6 +94,39 @@ async def test_a_candle_that_was_scrolled_back_to_is_revised_live(relay: StandIn
     assert [request.get("since") for request in relay.requests] == [None, shown[-2].time]
     await relay.say(relay.update(BTC, older[0]._replace(close=7.25), **revised))
     await feed.until("candle", closes=[7.25, 7.0, *closes])
+
+
+async def test_candles_that_are_not_valid_any_more_are_shown_as_such_until_history_has_them(
+    relay: StandInRelay, feed: JsClient
+) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    old = [candle.close for candle in relay.markets[BTC]]
+    relay.problem = problem_json(503, "provider_unavailable", "the provider is away")
+    split = START + 120
+    names = {"type": "outdated", "symbol": "BTCUSDT", "interval": "1m", "reason": "a split"}
+    await relay.say({**names, "from": 0, "before": split})
+    shown = (await feed.until("older"))[-1]
+    assert (shown["outdated"], shown["closes"]) == ([START, START + 60], old)
+    relay.markets[BTC][:2] = [candle._replace(close=candle.close / 2) for candle in relay.markets[BTC][:2]]
+    # The relay is asked again, and what it gives is all that was outdated, at once.
+    relay.problem = None
+    shown = (await feed.until("older"))[-1]
+    assert (shown["outdated"], shown["closes"]) == ([], [old[0] / 2, old[1] / 2, *old[2:]])
+
+
+async def test_a_new_snapshot_ends_what_was_outdated(relay: StandInRelay, feed: JsClient) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    relay.problem = problem_json(503, "provider_unavailable", "the provider is away")
+    names = {"symbol": "BTCUSDT", "interval": "1m"}
+    await relay.say({"type": "outdated", **names, "from": 0, "before": START + 240, "reason": "a split"})
+    assert len((await feed.until("older"))[-1]["outdated"]) == 4
+    halves = [candle._replace(close=candle.close / 2)._asdict() for candle in relay.markets[BTC]]
+    past = {"candles": halves, "last_is_closed": False, "complete": True, "seq": relay.seq, "replaces": True}
+    await relay.say({"type": "snapshot", **names, "provider": "demo", "revision": 2, **past})
+    shown = (await feed.until("reset"))[-1]
+    assert (shown["outdated"], shown["closes"]) == ([], [candle["close"] for candle in halves])
 
 
 async def test_time_goes_as_fast_as_that_of_a_replay(relay: StandInRelay, feed: JsClient) -> None:

@@ -156,6 +156,5 @@ def test_nothing_but_a_price_makes_a_polled_stream_live_again(interval: str) -> 
         text=True,
         cwd=Path(__file__).parents[2],
         check=False,
-        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr

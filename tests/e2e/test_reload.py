@@ -15,7 +15,7 @@ import pytest
 from relay.app import DIRECTORY, PROVIDERS, SUPERVISORS
 from relay.server.reload import Reload
 from tests.conftest import StartRelay
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.relay_process import CLEAN, serving
 from tests.support.running_relay import Running, config_of, settings_of
 from tests.support.sandbox import Sandbox
@@ -47,6 +47,24 @@ async def close_of(socket: aiohttp.ClientWebSocketResponse) -> tuple[Any, Any]:
 async def status_of(session: aiohttp.ClientSession, url: str, **headers: str) -> int:
     async with session.get(f"{url}{API}/symbols", headers=headers) as answer:
         return answer.status
+
+
+async def test_reload_reads_files_of_secrets_again(tmp_path: Path) -> None:
+    file, env = tmp_path / "tokens", {"RELAY_TOKENS_FILE": "tokens"}
+    file.write_text(f"{ALICE}\n{BOB}\n")
+    async with serving(tmp_path, "--database", ":memory:", env=env) as relay, aiohttp.ClientSession() as session:
+        alice, bob = await connect(session, relay.url, ALICE), await connect(session, relay.url, BOB)
+        # As a container's secret changes: another file has the name.
+        (tmp_path / "new").write_text(f"{ALICE}\n{CAROL}\n")
+        (tmp_path / "new").replace(file)
+        await relay.hang_up("clients disconnected because their token was removed: 1")
+        assert (await close_of(bob))[0] == 4003
+        assert await answers(alice)
+        await connect(session, relay.url, CAROL)
+        file.unlink()
+        assert "RELAY_TOKENS_FILE: cannot read tokens: No such file" in await relay.hang_up("the old one stays in use")
+        assert await answers(alice)
+        assert ALICE not in "\n".join(relay.err)
 
 
 async def test_reload_keeps_clients_whose_token_stands_and_closes_the_others(tmp_path: Path) -> None:
@@ -243,7 +261,7 @@ async def test_closing_the_terminal_ends_the_relay(tmp_path: Path) -> None:
     os.close(terminal)
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             assert b"serves" in await process.stdout.readline()
             os.close(main)
             await process.communicate()

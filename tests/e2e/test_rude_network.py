@@ -18,9 +18,10 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.e2e.test_soak import free_port, start_process
+from tests.e2e.test_soak import start_process
 from tests.support.conditions import eventually
 from tests.support.javascript_client import SUPPORT, node_of
+from tests.support.loopback_server import free_port
 from tests.support.rude_proxy import RudeProxy
 from tests.support.running_relay import end_process
 from tests.support.served_files import client_file, lay_out
@@ -97,9 +98,11 @@ async def lines_of(process: Process) -> AsyncIterator[bytes]:
 
 
 class Audience:
-    """The clients, each in the way in which people use it, all over one proxy."""
+    """The clients, each in the way in which people use it, all over one proxy or, without the page, over several."""
 
-    def __init__(self, url: str, truths: dict[str, MarketTruth], faulter: Faulter, sandbox: UntidySandbox) -> None:
+    def __init__(
+        self, url: str | list[str], truths: dict[str, MarketTruth], faulter: Faulter, sandbox: UntidySandbox
+    ) -> None:
         self.url = url
         self.clients: list[LibraryClient] = []
         self.processes: dict[LibraryClient, Process] = {}
@@ -117,15 +120,21 @@ class Audience:
             self._let(library, library.run(self.url, **options))
         script = JavaScriptClient("javascript", self._truths, self._now, self._moment)
         settings = orjson.dumps({"backoffMs": [100, 1000], "waitsForRelay": True}).decode()
-        process = await start(node, SUPPORT / "js_client.mjs", client_file(), self.url, settings, stdin=PIPE)
+        urls = self.url if isinstance(self.url, str) else orjson.dumps(self.url).decode()
+        process = await start(node, SUPPORT / "js_client.mjs", client_file(), urls, settings, stdin=PIPE)
         self._take(script, process, self._run_script(script, process))
-        page = PageClient("page", self._truths, self._now, self._moment)
-        process = await start(node, SUPPORT / "feed_client.mjs", site_of(tmp_path, self.url), *STREAMS)
-        self._take(page, process, page.run(lines_of(process)))
+        if isinstance(self.url, str):
+            await self._bring_page(node, tmp_path, self.url)
         tail = TailClient("tail", self._truths, self._now, self._moment)
-        asked = ("-m", "relay", "tail", *STREAMS, "--url", self.url, "--json", "--bars", "10")
+        addresses = self.url if isinstance(self.url, str) else ",".join(self.url)
+        asked = ("-m", "relay", "tail", *STREAMS, "--url", addresses, "--json", "--bars", "10")
         process = await start(sys.executable, *asked, limit=16_384)
         self._take(tail, process, tail.run(lines_of(process)))
+
+    async def _bring_page(self, node: str, tmp_path: Path, url: str) -> None:
+        page = PageClient("page", self._truths, self._now, self._moment)
+        process = await start(node, SUPPORT / "feed_client.mjs", site_of(tmp_path, url), *STREAMS)
+        self._take(page, process, page.run(lines_of(process)))
 
     def _take(self, client: LibraryClient, process: Process, running: Coroutine[Any, Any, None]) -> None:
         self.processes[client] = process

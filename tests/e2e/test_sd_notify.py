@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.server.sd_notify import ServiceManager
+from tests.support.conditions import LONGEST_WAIT_S
 
 
 class Manager:
@@ -24,7 +25,7 @@ class Manager:
 
     async def told(self) -> list[str]:
         """Return the lines of the next message."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             data = await asyncio.get_running_loop().sock_recv(self.socket, 4096)
         return data.decode().split("\n")
 

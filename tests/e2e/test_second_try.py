@@ -32,7 +32,6 @@ def second_try(folder: Path, *options: str, pauses: bool = False) -> tuple[int, 
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=100,
     )
     return ended.returncode, ended.stdout
 

@@ -27,6 +27,7 @@ from relay.cli import main
 from relay.core.secret import pattern_of
 from relay.telemetry.events import event
 from relay.telemetry.logs import JsonFormatter, TextFormatter, conceal_in_logs
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.loopback_server import app_of, loopback_server
 from tests.support.relay_process import CLEAN, serving
@@ -51,6 +52,8 @@ PLUGIN = '''
 """A provider that puts its key into everything it says."""
 
 import asyncio
+import threading
+import warnings
 from urllib.parse import quote
 
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Setting, hookimpl
@@ -101,6 +104,13 @@ async def relay_candles(symbol, session, settings):
 
 @hookimpl
 async def relay_instruments(settings):
+    class Half:
+        def __del__(self):
+            fail(settings, "the collector")
+
+    threading.Thread(target=fail, args=(settings, "a thread"), name="its thread").start()
+    warnings.warn(settings["api_key"].reveal())
+    Half()
     return [Instrument("LEAK", "demo", "LEAK", "USD")]
 '''
 
@@ -184,7 +194,7 @@ async def raw(url: str, text: bytes) -> str:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(text)
     writer.write_eof()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         answer = await reader.read()
     writer.close()
     return answer.decode("utf-8", "replace")
@@ -222,7 +232,7 @@ async def ask_everything(session: aiohttp.ClientSession, url: str, said: list[st
     await socket.send_json({"action": "subscribe", "streams": names, "bars": 5})
     await socket.send_str("{")
     refused: set[str] = set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while not {"LEAK", "EUR/USD"} <= refused:
             message: dict[str, Any] = await socket.receive_json()
             said.append(json.dumps(message))
@@ -275,8 +285,24 @@ async def test_no_failure_shows_a_secret(tmp_path: Path) -> None:
     assert "Traceback" in log  # of the plugin, which put its key into it
     assert "RuntimeError" in log
     assert "DEBUG" in log
+    for line in ("the thread its thread ended by an error", "py.warnings: ", "an error that has no caller"):
+        assert line in log, line
     assert found_in(log) == []
     assert found_in(everything) == []
+
+
+async def test_all_that_a_relay_says_on_standard_error_is_a_line_of_json(tmp_path: Path) -> None:
+    (tmp_path / "leaky.py").write_text(PLUGIN)
+    settings = {"RELAY_PLUGINS": "leaky.py", "RELAY_LEAKY_API_KEY": HIDDEN, "RELAY_LOG_FORMAT": "json"}
+    async with serving(tmp_path, env=settings) as relay:
+        assert await relay.stop() == 0
+    lines = {line.get("event"): line for line in map(json.loads, relay.err)}
+    assert {"thread_failed", "error_unraisable"} <= {*lines}
+    assert lines["thread_failed"]["thread"] == "its thread"
+    assert lines["plugin_line"]["logger"] == "py.warnings"
+    told = ("thread_failed", "error_unraisable", "plugin_line")
+    assert {lines[name]["provider"] for name in told} == {"leaky"}
+    assert found_in(json.dumps([*lines.values()])) == []
 
 
 def run(folder: Path, *arguments: str) -> str:
@@ -285,7 +311,7 @@ def run(folder: Path, *arguments: str) -> str:
     environment["RELAY_PROXY"] = f"http://u:{quote(PROXY)}@127.0.0.1:1"
     done = subprocess.run(
         [sys.executable, "-m", "relay", *arguments],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return done.stdout + done.stderr
 

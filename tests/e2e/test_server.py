@@ -71,7 +71,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         )
         processes.append(process)
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             line = (await process.stdout.readline()).decode()
         return Served(process, line)
 
@@ -88,7 +88,7 @@ async def refused(cwd: Path, *arguments: str, env: dict[str, str] | None = None)
         sys.executable, "-m", "relay", "serve", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, cwd=cwd, env={**CLEAN, **(env or {})},
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         out, err = await process.communicate()
     assert (process.returncode, out) == (2, b""), err.decode()
     lines = err.decode().splitlines()
@@ -116,7 +116,7 @@ async def test_log_that_nobody_reads_holds_up_no_client_and_no_end(tmp_path: Pat
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             found = SAYS.match((await process.stdout.readline()).decode())
             assert found is not None
             async with aiohttp.ClientSession() as session, session.ws_connect(f"{found[1]}{PREFIX}/ws") as socket:

@@ -9,7 +9,6 @@ import os
 import random
 import re
 import signal
-import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
@@ -27,8 +26,10 @@ from relay.storage.inspect import overview, reading
 from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
 from relay.supervision.timing import FeedTiming
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.javascript_client import SUPPORT, find_node, node_of
+from tests.support.loopback_server import free_port
+from tests.support.own_time import OwnTimeLoop
 from tests.support.running_relay import Running, end_process, start_relay
 from tests.support.served_files import client_file
 from tests.support.soak import (
@@ -46,7 +47,7 @@ from tests.support.soak import (
     SoakClient,
     StreamCheck,
 )
-from tests.support.untidy import UntidySandbox, Values
+from tests.support.untidy import UntidySandbox, UntidyUsdm, Values
 
 STREAMS = (
     *(f"{symbol}USDT@1s" for symbol in ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE")),
@@ -233,7 +234,16 @@ class Crowd:
     """All clients of one relay, raw and with both libraries, and somebody who asks for history."""
 
     def __init__(
-        self, url: str, truths: dict[str, MarketTruth], sandbox: UntidySandbox, seed: int, faulter: Faulter
+        self,
+        url: str,
+        truths: dict[str, MarketTruth],
+        sandbox: UntidySandbox,
+        seed: int,
+        faulter: Faulter,
+        *,
+        streams: Sequence[str] = STREAMS,
+        lone_streams: Sequence[str] = LONE,
+        has_processes: bool = True,
     ) -> None:
         self.url = url
         self.began = sandbox.clock.now()
@@ -246,19 +256,19 @@ class Crowd:
         self._running: list[Coroutine[Any, Any, None]] = []
         for number, habit in enumerate(HABITS):
             # One has all streams, the others some.
-            names = STREAMS if not number else dice.sample(STREAMS, dice.randint(4, 14))
-            lone = LONE[number - 1 : number] if number else ()
+            names = streams if not number else dice.sample(streams, dice.randint(4, 14))
+            lone = lone_streams[number - 1 : number] if number else ()
             chosen = {name: truths[name] for name in (*names, *lone)}
             own = random.Random(seed * 100 + number)
             client = SoakClient(f"client {number}", url, habit, chosen, now, own, moment)
             self.clients.append(client)
             self._running.append(client.run())
-        some = {name: truths[name] for name in dice.sample(STREAMS, 8)}
+        some = {name: truths[name] for name in dice.sample(streams, 8)}
         for name, options in (("python", {}), ("python with bars", {"bars": 100}), ("python closed", CLOSED_ONLY)):
             library = PythonClient(name, some, now, moment)
             self.clients.append(library)
             self._running.append(library.run(url, **options))
-        if find_node() is not None:
+        if has_processes and find_node() is not None:
             self._add_js("javascript", {}, some)
             self._add_js("javascript with bars", {"bars": 100}, some)
         self.history = HistoryCheck(truths, now, random.Random(seed), moment)
@@ -371,11 +381,11 @@ def verdict(crowd: Crowd, seed: int) -> list[str]:
     return [f"seed {seed}, {found.moment}: {found.text}" for found in crowd.found]
 
 
-async def watch_feeds(relay: Running, most: list[int]) -> None:
+async def watch_feeds(relay: Running, most: list[int], provider: str = "binance", every_s: float = 0.005) -> None:
     """Keep the largest number of upstream connections at once in `most`."""
     while True:
-        most[0] = max(most[0], relay.app[SUPERVISORS]["binance"].open_feeds)
-        await asyncio.sleep(0.005)
+        most[0] = max(most[0], relay.app[SUPERVISORS][provider].open_feeds)
+        await asyncio.sleep(every_s)
 
 
 def kinds_of(config: pytest.Config) -> Sequence[str] | None:
@@ -428,6 +438,63 @@ async def test_no_fault_of_the_exchange_breaks_the_contract(
     assert most_feeds[0] <= 2
 
 
+FUTURES = (
+    *(f"{symbol}USDT@1m" for symbol in ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE", "1000PEPE", "TSLA")),
+    *(f"T{number:03d}USDT@1m" for number in range(1, 8)),
+)
+FUTURES_LONE = tuple(f"T{number:03d}USDT@1m" for number in range(8, 12))
+FUTURES_LONGER = 5
+"""Of futures there are no seconds: so many times longer than that of spot their soak lasts, in time that jumps."""
+
+
+@pytest.mark.soak
+def test_no_fault_of_futures_breaks_the_contract(
+    request: pytest.FixtureRequest, say: Callable[[str, object], None]
+) -> None:
+    seconds = request.config.getoption("--soak-seconds") * FUTURES_LONGER
+    with asyncio.Runner(loop_factory=OwnTimeLoop) as runner:
+        runner.run(futures_soak(seconds, request.config.getoption("--soak-seed"), kinds_of(request.config), say))
+
+
+async def futures_soak(
+    seconds: float, seed: int, kinds: Sequence[str] | None, say: Callable[[str, object], None]
+) -> None:
+    """Let a relay that has futures only go through faults of them."""
+    limits = RelayLimits(feeds=FeedTiming(history_patience_s=1.0, repair_every_s=3.0))
+    off = {name: {"enabled": False} for name in ("binance", "twelve_data")}
+    async with UntidySandbox(seed=seed, pace_s=2.0, extra_symbols=11, futures=True) as sandbox:
+        exchange = sandbox.futures
+        assert isinstance(exchange, UntidyUsdm)
+        names = (*FUTURES, *FUTURES_LONE)
+        truths = {name: MarketTruth(exchange, *name.split("@"), also=exchange.untidy.also) for name in names}
+        relay = await start_relay(sandbox, linger_seconds=0.3, flush_ms=20, limits=limits, instances=off)
+
+        async def not_live() -> list[str]:
+            streams = relay.hub.streams.values()
+            return [f"{stream.name}@{stream.key.interval} {stream.status}" for stream in streams if not is_live(stream)]
+
+        faulter = Faulter(exchange, truths, random.Random(seed), not_live, kinds)
+        crowd = Crowd(
+            relay.url, truths, sandbox, seed, faulter, streams=FUTURES, lone_streams=FUTURES_LONE, has_processes=False
+        )
+        most_feeds = [0]
+        watching = asyncio.create_task(watch_feeds(relay, most_feeds, "binance_usdm", 0.05))
+        crowd.start()
+        try:
+            await eventually(lambda: len(relay.hub.streams) >= len(FUTURES))
+            await faulter.run(time.monotonic() + seconds)
+            await crowd.settle()
+        finally:
+            crowd.report(say)
+            say("upstream connections", exchange.connects)
+            await crowd.stop()
+            await stop([watching])
+            await relay.close()
+    assert verdict(crowd, seed) == []
+    assert most_feeds[0] <= 2
+    assert sum(check.delivered for check in crowd.checks) > seconds / 60 * len(FUTURES)
+
+
 def is_live(stream: Stream) -> bool:
     return stream.status == "connected"
 
@@ -450,13 +517,6 @@ def agree(clients: Sequence[Client], relay: Running) -> bool:
 # -- the relay is killed ---------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 async def start_process(sandbox: UntidySandbox, port: int, database: Path) -> asyncio.subprocess.Process:
     environ = {name: text for name, text in os.environ.items() if not name.startswith("RELAY_")}
     environ |= {"RELAY_BINANCE_WS_URL": sandbox.binance.ws_url, "RELAY_BINANCE_REST_URL": sandbox.binance.rest_url}
@@ -465,7 +525,7 @@ async def start_process(sandbox: UntidySandbox, port: int, database: Path) -> as
         sys.executable, *arguments, env=environ, cwd=database.parent, stdout=asyncio.subprocess.PIPE
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         line = await process.stdout.readline()
     assert line, "the relay did not start"
     return process

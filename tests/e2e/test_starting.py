@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from relay.cli import main
 from relay.client import RelayClient, State
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import serving
 
 
@@ -157,7 +158,7 @@ async def test_currency_pairs_of_the_sandbox_keep_the_hours_of_their_market(
         await served.logs("currency pairs do not trade at weekends")
         async with RelayClient(served.url) as client:
             await client.subscribe("EUR/USD@1m")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(LONGEST_WAIT_S):
                 async for message in client:
                     if isinstance(message, State) and message.status in ("connected", "market_closed"):
                         assert (message.status == "market_closed") == is_closed, message

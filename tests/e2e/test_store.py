@@ -238,7 +238,7 @@ async def test_file_of_a_newer_relay_is_refused(tmp_path: Path) -> None:
         await Store.open(path, Clock())
     assert str(caught.value) == (
         f"database {path}: has schema version 99, this relay supports up to {len(MIGRATIONS)};"
-        " upgrade the relay or name another file"
+        " upgrade the relay, restore a backup of the time before, or name another file"
     )
 
 

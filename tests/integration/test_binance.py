@@ -12,9 +12,10 @@ import orjson
 import pytest
 
 from providers.binance.codec import BinanceCodec
-from providers.binance.pairs import read_pairs
+from providers.binance.pairs import pair_of
 from providers.binance.provider import INTERVALS, BinanceProvider
-from providers.binance.weight import Weight
+from providers.binance_markets.instruments import read_list
+from providers.binance_markets.weight import Weight
 from relay import (
     Accepted,
     BadAnswer,
@@ -421,13 +422,13 @@ async def test_all_that_binance_says_of_a_pair_is_kept_for_facades(exchange: Bin
 )
 async def test_steps_are_those_of_the_filters_or_unknown(filters: Any, steps: tuple[str | None, str | None]) -> None:
     pair = {"symbol": "A", "baseAsset": "A", "quoteAsset": "B", "status": "TRADING", "filters": filters}
-    (listed,) = await read_pairs({"symbols": [pair]})
+    (listed,) = await read_list({"symbols": [pair]}, pair_of)
     assert (listed.price_step, listed.volume_step) == steps
 
 
 async def test_a_pair_of_which_too_much_is_said_is_listed_without_that() -> None:
     pair = {"symbol": "A", "baseAsset": "A", "quoteAsset": "B", "status": "BREAK"}
-    listed = await read_pairs({"symbols": [{**pair, "more": "x" * 16_000}, {**pair, "more": 2**80}, pair]})
+    listed = await read_list({"symbols": [{**pair, "more": "x" * 16_000}, {**pair, "more": 2**80}, pair]}, pair_of)
     assert [(one.status, one.extras is None) for one in listed] == [
         ("paused", True),
         ("paused", True),
@@ -545,7 +546,7 @@ async def test_a_limit_below_the_usual_one_that_the_exchange_states_is_kept_to(
 
 
 async def test_refusals_that_do_not_say_how_long_have_growing_pauses(session: aiohttp.ClientSession) -> None:
-    weight = Weight()
+    weight = Weight(6000)
     assert [weight.pause_s() for _ in range(6)] == [60.0, 120.0, 240.0, 480.0, 900.0, 900.0]
     weight.relent()
     assert weight.pause_s() == 60.0

@@ -13,8 +13,9 @@ from relay.core.trading_hours import TradingHours
 from relay.history.requests import PastCandles
 from relay.history.snapshot import is_joined, splice
 from relay.protocol.client_requests import PastWanted as Wanted
+from relay.streams.catching_up import Missing
 from relay.streams.gaps import SeriesGap
-from relay.streams.series import Missing, Series
+from relay.streams.series import Series
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.moments import at

@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 import pytest
 
+from relay.web.facades.binance.venue_markets import SPOT, USDM, USDM_STREAMS, VenueMarket
 from tests.support.running_relay import start_relay
 from tests.support.sandbox import Sandbox
 
@@ -23,13 +24,13 @@ def captures(request: pytest.FixtureRequest) -> Path:
     return Path(request.config.getoption("--captures"))
 
 
-def recorded_rows(captures: Path) -> dict[tuple[str, str], list[list[Any]]]:
-    """Return all rows on record by symbol and interval, ascending."""
+def recorded_rows(captures: Path, market: str = "binance") -> dict[tuple[str, str], list[list[Any]]]:
+    """Return all rows of a market on record by symbol and interval, ascending."""
     found: dict[tuple[str, str], dict[int, list[Any]]] = {}
-    for file in sorted((captures / "binance/rest/klines").glob("*.json")):
+    for file in sorted((captures / market / "rest/klines").glob("*.json")):
         symbol, interval, _ = file.stem.split("_", 2)
         found.setdefault((symbol, interval), {}).update({row[0]: row for row in json.loads(file.read_text())})
-    for file in sorted((captures / "binance/rest/klines_csv").glob("*.csv")):
+    for file in sorted((captures / market / "rest/klines_csv").glob("*.csv")):
         symbol, interval, *_ = file.stem.split("-")
         with file.open() as table:
             given = [*csv.reader(table)]
@@ -38,13 +39,19 @@ def recorded_rows(captures: Path) -> dict[tuple[str, str], list[list[Any]]]:
     return {name: [rows[time] for time in sorted(rows)] for name, rows in found.items()}
 
 
-async def test_every_recorded_row_comes_out_as_the_same_text(captures: Path, tmp_path: Path) -> None:
-    recorded = recorded_rows(captures)
+@pytest.mark.parametrize("market", [SPOT, USDM], ids=lambda market: market.provider)
+async def test_every_recorded_row_comes_out_as_the_same_text(
+    captures: Path, tmp_path: Path, market: VenueMarket
+) -> None:
+    recorded = recorded_rows(captures, market.provider)
+    if not recorded:
+        pytest.skip(f"no klines of {market.provider} are on record")
     compared = 0
-    async with Sandbox() as sandbox:
-        sandbox.binance.add_symbols(sorted({symbol for symbol, _ in recorded}))
+    async with Sandbox(futures=market is USDM) as sandbox:
+        exchange = sandbox.futures if market is USDM else sandbox.binance
+        exchange.add_symbols(sorted({symbol for symbol, _ in recorded}))
         for (symbol, interval), rows in recorded.items():
-            sandbox.binance.serve_rows(symbol, interval, rows)
+            exchange.serve_rows(symbol, interval, rows)
         # From the provider and from memory, then from the file.
         for times in (2, 1):
             relay = await start_relay(sandbox, database=str(tmp_path / "relay.db"))
@@ -55,46 +62,86 @@ async def test_every_recorded_row_comes_out_as_the_same_text(captures: Path, tmp
                         text = orjson.dumps(page).decode()
                         for _ in range(times):
                             answer = await relay.get(
-                                "/api/v3/klines",
+                                f"{market.root}/klines",
                                 symbol=symbol, interval=interval, startTime=page[0][0], endTime=page[-1][0], limit=1000,
                             )  # fmt: skip
                             assert answer.text == text
                         compared += len(page)
             finally:
                 await relay.close()
-    assert compared > 20_000
+    assert compared > (20_000 if market is SPOT else 0)
 
 
-@pytest.mark.parametrize("name", ["combined_binance.com_2021-10-12", "combined_binance.us_2021-10-12"])
+async def test_a_recorded_list_of_contracts_comes_out_as_the_same_text(captures: Path) -> None:
+    files = sorted((captures / "binance_usdm/rest").glob("exchangeInfo_*.json"))
+    if not files:
+        pytest.skip("no list of contracts is on record")
+    for file in files:
+        given = orjson.loads(file.read_bytes())
+        async with Sandbox(futures=True) as sandbox:
+            sandbox.futures.faults.answer_rest(200, orjson.dumps(given).decode(), path="/fapi/v1/exchangeInfo")
+            relay = await start_relay(sandbox)
+            try:
+                answer = await relay.get("/fapi/v1/exchangeInfo")
+                rows = {row["symbol"]: row for row in (await relay.get("instruments", provider="binance_usdm")).body}
+            finally:
+                await relay.close()
+        entries = [orjson.dumps(entry) for entry in given["symbols"]]
+        assert sorted(map(orjson.dumps, answer.body["symbols"])) == sorted(entries)
+        named = {row["id"].partition(":")[2]: row for row in rows.values()}
+        assert named.keys() == {entry["symbol"] for entry in given["symbols"]}
+        for entry in given["symbols"]:
+            row = named[entry["symbol"]]
+            assert row["status"] == ("trading" if entry["status"] == "TRADING" else "paused")
+            is_dated = entry["contractType"].endswith("_QUARTER")
+            assert row.get("expires_at") == (entry["deliveryDate"] // 1000 if is_dated else None)
+
+
+@pytest.mark.parametrize(
+    ("market", "name"),
+    [
+        (SPOT, "combined_binance.com_2021-10-12"),
+        (SPOT, "combined_binance.us_2021-10-12"),
+        (USDM, "combined_fstream_2021-07-22"),
+    ],
+)
 @pytest.mark.parametrize("path", ["/stream", "/ws"])
-async def test_a_recorded_session_comes_out_as_the_same_events(captures: Path, name: str, path: str) -> None:
-    lines = [json.loads(line) for line in (captures / f"binance/ws/{name}.jsonl").read_text().splitlines()]
+async def test_a_recorded_session_comes_out_as_the_same_events(
+    captures: Path, market: VenueMarket, name: str, path: str
+) -> None:
+    file = captures / f"{market.provider}/ws/{name}.jsonl"
+    if not file.exists():
+        pytest.skip(f"no session of {market.provider} is on record")
+    pin, before = (f"{market.provider}:", USDM_STREAMS) if market is USDM else ("", "")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
     frames = [line["frame"] for line in lines[1:] if "@kline_" in json.loads(line["frame"])["stream"]]
     events = [json.loads(frame) for frame in frames]
     streams = sorted({event["stream"] for event in events})
     symbols = [stream.partition("@")[0].upper() for stream in streams]
 
-    async with Sandbox(offset_s=events[0]["data"]["E"] / 1000 - 1 - time.time()) as sandbox:
+    offset_s = events[0]["data"]["E"] / 1000 - 1 - time.time()
+    async with Sandbox(offset_s=offset_s, futures=market is USDM) as sandbox:
+        exchange = sandbox.futures if market is USDM else sandbox.binance
 
         async def play() -> None:
             for frame, event in zip(frames, events, strict=True):
                 await sandbox.clock.sleep_until(event["data"]["E"] / 1000)
-                sandbox.binance.play([frame])
+                exchange.play([frame])
 
-        sandbox.binance.add_symbols(symbols)
+        exchange.add_symbols(symbols)
         for symbol in symbols:
-            sandbox.binance.serve_rows(symbol, "1m", [])
-        sandbox.binance.faults.mute()
+            exchange.serve_rows(symbol, "1m", [])
+        exchange.faults.mute()
         relay = await start_relay(sandbox)
         try:
             own = await relay.connect()
-            await own.subscribe(*(f"{symbol}@1m" for symbol in symbols))
+            await own.subscribe(*(f"{pin}{symbol}@1m" for symbol in symbols))
             live: set[str] = set()
             while live != {*symbols}:
                 message = await own.until(lambda one: one["type"] == "status" and one.get("symbol"))
                 if message["status"] == "connected":
-                    live.add(message["symbol"])
-            async with aiohttp.ClientSession() as session, session.ws_connect(relay.url + path) as ws:
+                    live.add(message["symbol"].removeprefix(pin))
+            async with aiohttp.ClientSession() as session, session.ws_connect(relay.url + before + path) as ws:
                 await ws.send_json({"method": "SUBSCRIBE", "params": streams, "id": 1})
                 assert await ws.receive_json(timeout=30) == {"result": None, "id": 1}
                 playing = asyncio.create_task(play())

@@ -59,6 +59,28 @@ async def test_the_second_request_makes_a_series_live_and_then_the_exchange_is_a
     assert sandbox.binance.connections == 1
 
 
+async def test_during_a_ban_what_is_live_or_known_is_served_and_the_rest_is_429(
+    sandbox: Sandbox, relay: Running
+) -> None:
+    await klines(relay)
+    await klines(relay, limit=7)
+    await eventually(lambda: is_live(relay))
+    await klines(relay)
+    sandbox.binance.faults.answer_rest(418, retry_after=77)
+    assert (await relay.get("/api/v3/depth?symbol=BTCUSDT")).status == 429
+    asked = len(sandbox.binance.requests)
+    for _ in range(3):
+        rows = (await klines(relay)).body
+        assert rows[-1][6] > sandbox.binance.now_ms() - CLOCKS_MS
+    for path in ("ping", "time", "exchangeInfo", "exchangeInfo?symbol=ETHUSDT"):
+        assert (await relay.get(f"/api/v3/{path}")).status == 200
+    refused = await relay.get("/api/v3/klines", symbol="BTCUSDT", interval="1m", limit=900)
+    assert (refused.status, refused.body["code"]) == (429, -1003)
+    assert 60 < int(refused.headers["Retry-After"]) <= 77
+    # While it lasts the exchange is left alone.
+    assert len(sandbox.binance.requests) == asked
+
+
 def before_a_minute_ends(seconds: float) -> float:
     """Return the offset of a clock by which a minute ends so much later."""
     return 60 - time.time() % 60 - seconds

@@ -99,6 +99,31 @@ async def test_times_in_microseconds_are_taken_and_given(relay: Running, sandbox
     assert (await relay.get(path)).body[0][0] == START_MS
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["time", "exchangeInfo?symbol=BTCUSDT", "exchangeInfo?symbol=BTCUSDT&showPermissionSets=true",
+     "ticker/24hr?symbol=BTCUSDT", "avgPrice?symbol=BTCUSDT", "trades?symbol=BTCUSDT&limit=1"],
+)  # fmt: skip
+async def test_who_asks_for_microseconds_gets_no_milliseconds(relay: Running, path: str) -> None:
+    header = {"X-MBX-TIME-UNIT": "MICROSECOND"}
+    plain, micro = (await relay.get(f"/api/v3/{path}")).text, (await relay.get(f"/api/v3/{path}", headers=header)).text
+
+    def times(text: str) -> list[int]:
+        return [*map(int, re.findall(r'"(?:time|serverTime|openTime|closeTime)":(\d+)', text))]
+
+    assert len(times(micro)) == len(times(plain)) > 0
+    for one, other in zip(times(plain), times(micro), strict=True):
+        assert abs(one - other / 1000) < 60_000
+
+
+async def test_a_head_request_is_answered_as_a_get_without_a_body(relay: Running) -> None:
+    path = f"/api/v3/klines?symbol=BTCUSDT&interval=1m&startTime={START_MS}&limit=3"
+    given, head = await relay.get(path), await relay.get(path, method="HEAD")
+    assert (head.status, head.text) == (200, "")
+    assert head.headers["Content-Length"] == str(len(given.text))
+    assert head.headers["X-MBX-USED-WEIGHT-1M"]
+
+
 async def test_klines_of_another_time_zone_are_passed_on(relay: Running, sandbox: Sandbox) -> None:
     query: dict[str, Any] = {"interval": "1d", "timeZone": "8", "endTime": START_MS, "limit": 3}
     asked = kline_calls(sandbox)
@@ -109,6 +134,18 @@ async def test_klines_of_another_time_zone_are_passed_on(relay: Running, sandbox
     assert [answer.body for answer in answers] == [truth.body] * 3
     assert answers[0].body[0][0] % 86_400_000 == 16 * 3_600_000
     assert kline_calls(sandbox) == asked + 1
+
+
+async def test_the_newest_klines_of_a_pair_that_was_delisted_take_a_few_requests(
+    sandbox: Sandbox, relay: Running
+) -> None:
+    # A year and a half before its end some are known.
+    await klines(relay, symbol="NKNUSDT", startTime=1_704_067_200_000, limit=10)
+    asked = kline_calls(sandbox)
+    answer = await klines(relay, symbol="NKNUSDT", limit=500)
+    truth = BinanceOracle(sandbox).ask("/api/v3/klines?symbol=NKNUSDT&interval=1m&limit=500")
+    assert (answer.status, answer.body) == (200, truth.body)
+    assert kline_calls(sandbox) - asked <= 25
 
 
 async def test_an_interval_that_the_relay_makes_itself_and_another_providers_symbol_are_unknown(relay: Running) -> None:
@@ -212,6 +249,13 @@ async def test_ping_and_time(sandbox: Sandbox, relay: Running) -> None:
         ("DELETE", "/fapi/v1/order"),
         ("GET", "/fapi/v2/positionRisk"),
         ("GET", "/api/v3/klines?symbol=BTCUSDT&interval=1m&signature=abc"),
+        ("GET", "/api/v3/klines?symbol=BTCUSDT&interval=1m&%73ignature=abc&signature="),
+        ("HEAD", "/api/v3/%61ccount"),
+        ("GET", "/api/v3/depth?symbol=BTCUSDT&timestamp=1&signature=abc"),
+        ("GET", "/api/v3/nope?signature=abc"),
+        ("GET", "/ws/pqia91ma19a5s61cv6a81va65sdf19v8a65a1a5s61cv6a81va65sdf19v8a65a1"),
+        ("GET", "/t/any/market/ws/pqia91ma19a5s61cv6a81va65sdf19v8a65a1a5s61cv6a81va65sdf19v8a65a1"),
+        ("GET", "/stream?streams=btcusdt@kline_1m&signature=abc"),
         ("POST", "/api/v3/ping"),
         ("GET", "/t/any/api/v3/order"),
     ],
@@ -220,8 +264,11 @@ async def test_nothing_signed_and_no_account_passes(sandbox: Sandbox, relay: Run
     await relay.get("/api/v3/exchangeInfo")
     before = len(sandbox.binance.requests)
     answer = await relay.get(path, method=method, headers={"X-MBX-APIKEY": "key-of-a-client"})
-    assert refusal(answer) == (403, -1002)
-    assert "market data only" in answer.body["msg"]
+    if method == "HEAD":
+        assert (answer.status, answer.text) == (403, "")
+    else:
+        assert refusal(answer) == (403, -1002)
+        assert "market data only" in answer.body["msg"]
     assert len(sandbox.binance.requests) == before
 
 

@@ -10,12 +10,17 @@ import orjson
 import pytest
 
 from relay.app import HUB
+from relay.protocol import frames
+from relay.web.facades.binance.connection import MESSAGE_BYTES
 from tests.conftest import StartRelay
 from tests.support.binance_oracle import BinanceOracle
 from tests.support.conditions import LONGEST_WAIT_S, eventually
+from tests.support.contracts import check_event
+from tests.support.raw_socket import HANDSHAKE, RawClient, masked, parsed
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
+LENGTHS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h")
 TOKEN = "a-token-of-this-test-0123456789"
 Connect = Callable[..., Awaitable["VenueClient"]]
 
@@ -31,6 +36,7 @@ class VenueClient:
         frame = await self.socket.receive(LONGEST_WAIT_S)
         assert frame.type is aiohttp.WSMsgType.TEXT, (frame, self.socket.close_code)
         self.received.append(orjson.loads(frame.data))
+        check_event(self.received[-1])
         return self.received[-1]
 
     async def ask(self, method: str, *params: Any, identity: Any = 1) -> Any:
@@ -150,6 +156,79 @@ async def test_a_client_has_as_many_streams_as_elsewhere(relay_with: StartRelay,
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("way")
+async def test_one_message_takes_all_streams_that_a_connection_may_have(
+    relay_with: StartRelay, connect: Connect
+) -> None:
+    async with Sandbox(extra_symbols=100) as sandbox:
+        sandbox.binance.faults.mute()
+        relay = await relay_with(sandbox=sandbox, max_streams=4000)
+        client = await connect(relay.url, "/stream")
+        symbols = [symbol.lower() for symbol in sandbox.binance.market.crypto]
+        names = [f"{symbol}@kline_{interval}" for interval in LENGTHS for symbol in symbols][:1025]
+        assert len(orjson.dumps(names)) > 4 * frames.MESSAGE_BYTES
+        # Programs repeat what they have.
+        for count in (1, 350, 1024, 1024):
+            assert (await client.ask("SUBSCRIBE", *names[:count]))["result"] is None
+        assert (await client.ask("LIST_SUBSCRIPTIONS"))["result"] == names[:1024]
+        assert "1024" in (await client.ask("SUBSCRIBE", names[1024]))["error"]["msg"]
+        await eventually(lambda: len(sandbox.binance.subscribed) == 1024)
+        for name in (names[0], names[1023]):
+            sandbox.binance.inject(name)
+            while (await client.event())["stream"] != name:
+                pass
+        assert (await client.ask("UNSUBSCRIBE", *names))["result"] is None
+        await eventually(lambda: not relay.app[HUB].streams)
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_message_that_is_too_long_ends_the_connection(relay_with: StartRelay, connect: Connect) -> None:
+    client = await connect((await relay_with()).url, "/ws")
+    text = orjson.dumps({"method": "LIST_SUBSCRIPTIONS", "id": 1}).decode()
+    await client.socket.send_str(text.ljust(MESSAGE_BYTES))
+    assert await client.next() == {"result": [], "id": 1}
+    await client.socket.send_str(text.ljust(MESSAGE_BYTES + 1))
+    assert (await client.socket.receive(LONGEST_WAIT_S)).type is aiohttp.WSMsgType.CLOSE
+    assert client.socket.close_code == 1009
+
+
+@pytest.mark.usefixtures("way")
+async def test_what_comes_right_behind_the_handshake_is_answered_after_what_the_address_names(
+    sandbox: Sandbox, relay_with: StartRelay
+) -> None:
+    # While the list is not known yet, streams are waited for.
+    sandbox.binance.faults.delay_rest(0.5)
+    relay = await relay_with()
+    requests = [{"method": "LIST_SUBSCRIPTIONS", "id": 1},
+                {"method": "UNSUBSCRIBE", "params": ["btcusdt@kline_1h"], "id": 2},
+                {"method": "LIST_SUBSCRIPTIONS", "id": 3}]  # fmt: skip
+    client = RawClient(relay.url)
+    path = b"/stream?streams=btcusdt@kline_1h/ethusdt@kline_1h"
+    handshake = HANDSHAKE.replace(HANDSHAKE.split(b" ")[1], path)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client.socket, client.address)
+    await loop.sock_sendall(client.socket, handshake + b"".join(masked(orjson.dumps(one)) for one in requests))
+    said = bytearray()
+    while b'"id":3' not in said:
+        said += await loop.sock_recv(client.socket, 4096)
+    client.close()
+    answers = [one for one in parsed(said.partition(b"\r\n\r\n")[2]) if "id" in one]
+    assert [one["result"] for one in answers] == [
+        ["btcusdt@kline_1h", "ethusdt@kline_1h"], None, ["ethusdt@kline_1h"]
+    ]  # fmt: skip
+
+
+async def test_a_text_that_cannot_be_written_again_is_no_request(
+    relay: Running, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(relay.url, "/ws")
+    for request in (r'{"method":"\ud800","id":1}', r'{"method":"SUBSCRIBE","params":["\ud800@kline_1m"],"id":1}'):
+        await client.socket.send_str(request)
+        assert (await client.next())["error"]["code"] == 3
+    assert (await client.ask("LIST_SUBSCRIPTIONS"))["result"] == []
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_client_that_leaves_has_no_streams(relay: Running, connect: Connect) -> None:
     client = await connect(relay.url, "/stream?streams=btcusdt@kline_1s/ethusdt@kline_1s")
     await client.event()
@@ -262,6 +341,19 @@ async def test_the_token_is_in_the_address(relay_with: StartRelay, connect: Conn
         if path == "/ws":
             assert (await client.ask("SUBSCRIBE", "btcusdt@kline_1s"))["result"] is None
         await client.event()
+
+
+async def test_many_names_count_as_many_requests_unless_they_are_repeated(
+    relay_with: StartRelay, connect: Connect
+) -> None:
+    relay = await relay_with(max_requests_per_second=2)
+    client = await connect(relay.url, "/ws")
+    names = [f"nope{number}usdt@kline_1m" for number in range(50)]
+    for _ in range(5):
+        assert (await client.ask("SUBSCRIBE", *names))["result"] is None
+    # Of 20 requests 10 and 5 are used; these are 10 and 1 more.
+    assert (await client.ask("UNSUBSCRIBE", *names))["result"] is None
+    assert "2 requests per second" in (await client.ask("LIST_SUBSCRIPTIONS"))["error"]["msg"]
 
 
 async def test_too_many_requests_and_too_much_nonsense_end_the_connection(

@@ -7,7 +7,7 @@ import io
 import json
 import re
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -309,12 +309,11 @@ async def test_a_bar_that_one_answer_has_without_a_value_is_asked_for_again(
         assert await times_of(relay, "EUR/USD", 0, 10) == [*range(11)]
 
 
-class Torn(BinanceProvider):
-    """Binance, but the row of one minute cannot be read for a while."""
+class Changed(BinanceProvider):
+    """Binance, but history gives what becomes of its rows."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lost: int | None = None
+    def changed(self, rows: Sequence[Candle], limit: int) -> list[Candle]:
+        raise NotImplementedError
 
     @hookimpl
     async def relay_candles(
@@ -328,6 +327,17 @@ class Torn(BinanceProvider):
         settings: Mapping[str, Any],
     ) -> list[Candle]:
         rows = await super().relay_candles(symbol, interval, start, end, limit, session, settings)
+        return self.changed(rows, limit)
+
+
+class Torn(Changed):
+    """Binance, but the row of one minute cannot be read for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: int | None = None
+
+    def changed(self, rows: Sequence[Candle], limit: int) -> list[Candle]:
         return [unreadable(row.time) if row.time == self.lost else row for row in rows]
 
 
@@ -347,21 +357,10 @@ async def test_a_row_that_cannot_be_read_costs_itself_only(relay_with: StartRela
         assert await times_of(relay, "BTCUSDT", 0, 499) == [*range(500)]
 
 
-class Sparing(BinanceProvider):
+class Sparing(Changed):
     """Binance, but an answer has one candle that is new, and looks as if there were more."""
 
-    @hookimpl
-    async def relay_candles(
-        self,
-        symbol: str,
-        interval: str,
-        start: int | None,
-        end: int,
-        limit: int,
-        session: aiohttp.ClientSession,
-        settings: Mapping[str, Any],
-    ) -> list[Candle]:
-        rows = await super().relay_candles(symbol, interval, start, end, limit, session, settings)
+    def changed(self, rows: Sequence[Candle], limit: int) -> list[Candle]:
         return [*rows[: 1 + self.relay_provider().candles_back]] * limit
 
 

@@ -120,6 +120,7 @@ def test_api_version() -> None:
         "relay_native": ["path", "query", "session", "settings"],
         "relay_clock": ["settings"],
         "relay_close": ["session", "settings"],
+        "relay_origins": ["settings"],
     }
 
 
@@ -269,6 +270,21 @@ async def test_a_native_answer_without_sense_is_an_error(answer: Any) -> None:
     async with opened(provider_of(relay_native=relay_native)) as provider:
         with pytest.raises(ProviderError, match="relay_native"):
             await provider.native("/ticker", {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "origins"), [(["a", "b"], ("a", "b")), (None, ()), ([1], ()), (["a"] * 65, ()), (RuntimeError("x"), ())]
+)
+async def test_hook_relay_origins(answer: Any, origins: tuple[str, ...]) -> None:
+    def relay_origins(settings: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with opened(provider_of(relay_origins=relay_origins)) as provider:
+        assert provider.origins() == origins
+    async with opened(provider_of()) as provider:
+        assert provider.origins() == ()
 
 
 async def test_hook_relay_hours() -> None:
@@ -759,7 +775,7 @@ async def test_calendar_example_polls_and_knows_its_hours(
         market = provider.market("SAP")
         assert market.opens_at(at("2026-12-30 13:00")) == at("2027-01-04 08:00")
         assert market.end_of("1h", at("2026-07-01 15:00")) == at("2026-07-01 15:30")
-        assert provider.session_text("SAP") == "0900-1730 Europe/Berlin"
+        assert provider.hours.session_text("SAP") == "0900-1730 Europe/Berlin"
         found = await provider.instrument("SAP")
         assert found is not None
         assert (found.name, found.session) == ("SAP SE", "0900-1730 Europe/Berlin")
@@ -778,7 +794,7 @@ async def test_hook_relay_hours_may_return_a_calendar() -> None:
         friday = at("2026-07-02 20:00")
         assert provider.market("STOCK").opens_at(friday) == at("2026-07-06 13:30")
         assert [provider.market(symbol).opens_at(friday) for symbol in ("COIN", "OTHER")] == [friday, friday]
-        assert [provider.session_text(symbol) for symbol in ("STOCK", "COIN", "OTHER")] == [
+        assert [provider.hours.session_text(symbol) for symbol in ("STOCK", "COIN", "OTHER")] == [
             "0930-1600 America/New_York",
             "24x7",
             None,

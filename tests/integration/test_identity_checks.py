@@ -481,7 +481,7 @@ async def test_a_past_that_its_provider_changed_is_no_other_instrument(checked: 
     await checked.identity_checks.note_answer(venue, KEY, flat(KEPT + 3600, 20.0))
     assert [one["state"] for one in checked.identity_checks.told()] == ["checking"]
     change = PastChange(KEY, int(NOW))
-    checked.store.void("venue", change)
+    checked.store.removals.void("venue", change)
     checked.identity_checks.note_past_change("venue", change)
     await checked.over()
     assert checked.identity_checks.told() == []
@@ -732,11 +732,11 @@ async def test_what_was_stored_while_candles_were_away_is_joined_with_them(check
     await store.add("venue", KEY, rows, Span(0, KEPT + 90_000))
     await store.add("venue", StreamKey("LUNAUSDT", "1h"), [flat(KEPT, 80.0)], Span(KEPT, KEPT + 3600))
     assert len((await store.chunks("venue", KEY, 0, 1 << 40, 5000, False)).chunks) > 1
-    assert await store.set_aside("venue", "LUNAUSDT", "LUNAUSDT~checking") == 1501
+    assert await store.removals.set_aside("venue", "LUNAUSDT", "LUNAUSDT~checking") == 1501
     newer = [flat(KEPT + 60 * number, 81.0) for number in range(1490, 1600)]
     await store.add("venue", KEY, newer, Span(KEPT + 60 * 1490, KEPT + 60 * 1600))
     await store.add("venue", StreamKey("LUNAUSDT", "5m"), [flat(KEPT, 81.0)], Span(KEPT, KEPT + 300))
-    await store.take_back("venue", "LUNAUSDT~checking", "LUNAUSDT")
+    await store.removals.take_back("venue", "LUNAUSDT~checking", "LUNAUSDT")
     assert await store.read("venue", KEY, 0, 1 << 40) == rows[:1490] + newer
     assert await store.spans("venue", KEY, 0, 1 << 40) == [Span(0, KEPT + 96_000)]
     encoded = decode(joined((await store.chunks("venue", KEY, 0, 1 << 40, 5000, False)).chunks))

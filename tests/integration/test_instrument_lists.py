@@ -73,11 +73,11 @@ class CountedRows(InstrumentRows):
             CountedRows.most_at_a_time = max(CountedRows.most_at_a_time, self._in_this_turn)
             return real(provider, symbol)
 
-        directory.name_of = note  # type: ignore[method-assign]  # for as long as rows are made
+        directory.name_of = note  # for as long as rows are made
         try:
             super().__init__(directory, self._note_turn)
         finally:
-            directory.name_of = real  # type: ignore[method-assign]
+            directory.name_of = real
         CountedRows.made += 1
         CountedRows.threads.add(threading.get_ident())
 

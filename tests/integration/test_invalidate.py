@@ -31,6 +31,8 @@ class Shares:
         self.is_split = False
         self.told: list[tuple[StreamKey, int | None]] = []
         self.asked = 0
+        # A split that is reported while history is asked for candles from here on.
+        self.splits_at: int | None = None
 
     def split(self, before: int | None) -> None:
         self.is_split = True
@@ -50,6 +52,11 @@ class Shares:
     @hookimpl
     async def relay_candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[Candle]:
         self.asked += 1
+        if start is not None and start == self.splits_at:
+            self.splits_at = None
+            self.split(None)
+            while self.told:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
         step = 60 if interval == "1m" else 1
         first = -(-max(self.began, start or 0) // step) * step
         times = range(first, min(end, int(time.time()) + 1), step)
@@ -99,6 +106,23 @@ async def test_told_candles_are_revised_and_stored_ones_are_asked_for_anew(relay
     assert not [message for message in client.received if message["type"] == "gap"]
 
 
+async def test_a_past_that_changes_while_it_is_joined_is_fetched_again(relay_with: StartRelay) -> None:
+    shares = Shares()
+    relay = await relay_with(builtin=(*BUILTIN, shares))
+    first = await relay.connect()
+    await first.subscribe("SHARE@1s")
+    await first.update(is_closed=True)
+    second = await relay.connect()
+    # The newest candles are fetched before those of the gap.
+    shares.splits_at = gap = shares.began + 5
+    since = int(time.time()) - 100
+    await second.ask("subscribe", symbol="SHARE", interval="1s", since=since, gaps=[[gap, gap + 5]])
+    snapshot = await second.until_type("snapshot")
+    assert shares.is_split
+    assert {candle["close"] for candle in [*snapshot["candles"], *snapshot["revised"]]} == {50.0}
+    assert len(snapshot["candles"]) > 90
+
+
 async def test_a_flood_of_reports_becomes_few_messages_and_few_calls(
     relay_with: StartRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -132,7 +156,7 @@ async def test_what_opened_later_stays(tmp_path: Path) -> None:
     await store.chunks("shares", StreamKey("SHARE", "1m"), 0, 1 << 40, 5000, False)
     age = store.age("shares", "SHARE")
     before = start + 7000 * 10
-    store.void("shares", PastChange(StreamKey("SHARE", "1m"), before))
+    store.removals.void("shares", PastChange(StreamKey("SHARE", "1m"), before))
     assert store.age("shares", "SHARE") > age
     assert store.version("shares", StreamKey("SHARE", "1m")) == -1
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == minutes[1167:]
@@ -149,6 +173,6 @@ async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, one_int
     store = await Store.open(tmp_path / "relay.db", Clock())
     candle = StoredCandle(60, 2.0, 3.0, 1.0, 2.5, 10.0)
     store.put_closed("shares", StreamKey("SHARE", "1m"), candle, None)
-    store.void("shares", PastChange(StreamKey("SHARE", "1m"), one_interval=one_interval))
+    store.removals.void("shares", PastChange(StreamKey("SHARE", "1m"), one_interval=one_interval))
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == []
     await store.close()

@@ -192,6 +192,22 @@ def test_names_of_events_and_fields_fit_everywhere() -> None:
     assert len(names) == len(set(names))
 
 
+def test_lines_where_feeds_and_calls_of_providers_run_say_of_which() -> None:
+    modules = [
+        *(ROOT / "relay" / "supervision").glob("*.py"),
+        *(ROOT / "relay" / "instruments").glob("*.py"),
+        *(ROOT / "relay" / "plugins" / f"{name}.py" for name in ("cancellation", "failure_judge", "settings_use")),
+    ]
+    nodes = [(path, node) for path in modules for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    events = [
+        (f"{path.relative_to(ROOT)}:{node.lineno}", {keyword.arg for keyword in node.keywords})
+        for path, node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("event", "RareWarning")
+    ]
+    assert len(events) > 20
+    assert [place for place, fields in events if "provider" not in fields] == []
+
+
 async def test_what_is_no_http_leaves_one_line_at_debug_and_no_traceback(relay: Running, lines: Lines) -> None:
     set_up_logs("debug", "text")
     logging.getLogger().addHandler(lines.handler)

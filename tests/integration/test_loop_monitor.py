@@ -83,10 +83,10 @@ def test_frames_of_nobody_are_the_relays_own() -> None:
 
 
 def test_library_function_as_a_hook_is_the_doing_of_the_provider_it_is_bound_to() -> None:
-    hosted: dict[str, Any] = {"__name__": "relay.plugins.provider"}
-    source = "class Provider:\n    name = 'made'\n    def budgets(self, hook):\n        return hook()\n"
-    exec(compile(source, "provider.py", "exec"), hosted)
-    place = place_during(lambda back: hosted["Provider"]().budgets(back), nobody)
+    hosted: dict[str, Any] = {"__name__": "relay.plugins.hook_calls"}
+    source = "class HookCalls:\n    name = 'made'\n    def ask(self, hook):\n        return hook()\n"
+    exec(compile(source, "hook_calls.py", "exec"), hosted)
+    place = place_during(lambda back: hosted["HookCalls"]().ask(back), nobody)
     assert place is not None
     assert place.owner == "made"
 
@@ -121,12 +121,12 @@ def test_code_of_several_instances_is_of_all_of_them_unless_one_was_asked(tmp_pa
     # A task that a plugin started says no more; a call of a hook says for whom it is.
     plugin: dict[str, Any] = {}
     exec(compile("def work(back):\n    back()\n", path_of("clock"), "exec"), plugin)
-    hosted: dict[str, Any] = {"__name__": "relay.plugins.provider"}
-    source = "class Provider:\n    name = 'second'\n    def budgets(self, hook, back):\n        return hook(back)\n"
-    exec(compile(source, "provider.py", "exec"), hosted)
+    hosted: dict[str, Any] = {"__name__": "relay.plugins.hook_calls"}
+    source = "class HookCalls:\n    name = 'second'\n    def ask(self, hook, back):\n        return hook(back)\n"
+    exec(compile(source, "hook_calls.py", "exec"), hosted)
     places = [
         place_during(plugin["work"], owner_of),
-        place_during(lambda back: hosted["Provider"]().budgets(plugin["work"], back), owner_of),
+        place_during(lambda back: hosted["HookCalls"]().ask(plugin["work"], back), owner_of),
     ]
     assert [place.owner for place in places if place is not None] == ["first and second", "second"]
 

@@ -205,7 +205,7 @@ async def test_a_past_that_changed_since_is_not_that_of_a_backup(path: Path) -> 
         await store.add("demo", KEY, minutes(1, 2), Span(0, 180))
     async with opened(path) as store:
         await fill(store)
-        store.void("demo", PastChange(KEY, minutes(2)[0].time))
+        store.removals.void("demo", PastChange(KEY, minutes(2)[0].time))
         await store.flush()
         put_backup(path)
         await eventually(lambda: store.replacements == 1)
@@ -407,7 +407,7 @@ async def test_what_another_program_deletes_is_not_claimed(path: Path) -> None:
 async def test_vacuum_beside_a_store_harms_nothing(path: Path) -> None:
     async with opened(path) as store:
         await store.add("demo", KEY, minutes(*range(1, 3000)), Span(60, 180_000))
-        await store.trim("demo", KEY, 512 * 60, 10_000)
+        await store.removals.trim("demo", KEY, 512 * 60, 10_000)
         await asyncio.to_thread(vacuum, str(path))
         deletions = store.deletions("demo", KEY)
         await eventually(lambda: store.deletions("demo", KEY) != deletions)

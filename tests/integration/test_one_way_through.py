@@ -16,6 +16,7 @@ WAY = [
     "web/ws/subscriptions",
     "streams/hub",
     "history/joining",
+    "history/past_fetch",
     "history/service",
     "storage/store",
     "storage/database",
@@ -40,8 +41,10 @@ VISITS = {
     "web/ws/subscriptions": 1,
     # The stream; then to attach, to subscribe, to send, and to detach.
     "streams/hub": 5,
-    # To begin, to run, and for what the live stream knows.
+    # To begin, to run, and to wait until the client has read enough.
     "history/joining": 3,
+    # To begin, to fetch, and for what the live stream knows.
+    "history/past_fetch": 3,
     # For the candles, and the number of the newest revision; before and after, whether it is the same past.
     "history/service": 4,
     # What is known, the candles, and what is asked before and after.
@@ -83,10 +86,10 @@ async def test_a_subscription_passes_few_modules_and_comes_to_each_function_once
 async def test_where_the_provider_is_asked_the_joining_is_the_same(relay: Running) -> None:
     trace = await _subscribe(relay, 50)
     assert relay.app[HISTORY].calls.ended > 0
-    assert [module for module in trace.passed if module in WAY[:5]] == WAY[:5]
+    assert [module for module in trace.passed if module in WAY[:6]] == WAY[:6]
     assert "history/provider_calls" in trace.passed
     again = {name for name, count in trace.entered.items() if count > 1}
-    steps = ("web/ws/", "streams/", "history/joining:", "history/service:", "history/live_edge:")
+    steps = ("web/ws/", "streams/", "history/joining:", "history/past_fetch:", "history/service:", "history/live_edge:")
     assert {name for name in again if name.startswith(steps)} == {
         "history/live_edge:live_of",
         "history/service:HistoryService.age",

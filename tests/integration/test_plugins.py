@@ -42,11 +42,12 @@ from relay import (
 from relay.app import PROVIDERS, SUPERVISORS, RelayLimits, build_app
 from relay.cli import main
 from relay.config.provider_settings import provider_settings
-from relay.core.errors import ConfigError
+from relay.core.errors import ConfigError, log_text
 from relay.plugins import discovery
 from relay.plugins.cancellation import PluginTiming, end_task
 from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running, config_of, start_relay
 from tests.support.sandbox import Sandbox
@@ -314,6 +315,7 @@ def test_limits_that_make_no_sense_do_not_refuse_a_plugin_for_api_1() -> None:
         (INFO._replace(api="1"), "api is '1'; give the number of the API, 2, or (2, 1) to need a minor number"),
         (INFO._replace(api=True), "api is True; give the number"),
         (INFO._replace(api=(2,)), "api is (2,); give the number"),
+        (INFO._replace(api=(2, -1)), "api is (2, -1); give the number"),
         (INFO._replace(api=0), "is written for provider API 0, this relay takes 1 to 2.1; install a newer version"),
         (INFO._replace(api=(1, 0)), "is written for provider API 1.0, this relay takes 1 to 2.1"),
         (INFO._replace(api=(2, 2)), "needs provider API 2.2, this relay has 2.1; install a newer market-relay, or an"),
@@ -679,6 +681,8 @@ async def test_network_errors_of_a_plugin_are_understood(sandbox: Sandbox) -> No
             with pytest.raises(ProviderError) as caught:
                 await provider.candles(StreamKey("X", "1m"), None, 120, 1)
             found[status] = caught.value
+            # Ends the wait that was asked for.
+            provider.reconfigure(provider.settings)
     assert {status: type(error) for status, error in found.items()} == {
         0: ProviderUnavailable,
         400: BadAnswer,
@@ -727,7 +731,7 @@ async def test_no_key_leaks(how: str, caplog: pytest.LogCaptureFixture) -> None:
     watchlist = Watchlist(
         [StreamKey("X", "1m")],
         on_skip=told.append,
-        on_reject=lambda key, reason: told.append(reason),
+        on_reject=lambda key, error: told.append(log_text(error)),
         on_pause=lambda key, status, message: told.append(message),
     )
     async with opened("leaks_key", api_key=KEY, how=how) as provider:
@@ -1100,6 +1104,7 @@ def test_relay_plugins_prints_what_loaded_from_where_and_what_did_not(
         ["binance", "ready", "builtin:BinanceProvider"],
         ["twelve_data", "needs a key", "builtin:TwelveDataProvider"],
         ["clock", "ready", f"file:{path_of('clock')}"],
+        ["binance_usdm", "off", "builtin:BinanceUsdmProvider"],
         ["wraps", "relay_candles", f"file:{path_of('doubles')}"],
         ["refused", f"file:{path_of('wrong_api')}", lines[-1][2]],
     ]

@@ -243,17 +243,55 @@ async def test_a_price_that_leaps_is_told_at_its_time() -> None:
         )
 
 
-async def test_longer_candles_are_built_of_those_that_are_recorded_completely() -> None:
+@pytest.mark.parametrize("with_others", [False, True], ids=["alone", "beside a stream that begins earlier"])
+async def test_longer_candles_are_built_of_those_that_are_recorded_completely(with_others: bool) -> None:
     minutes = walk(163, start=START + 17 * 60)
-    async with replaying({"binance": {BTC: minutes}}, speed=6000) as running:
+    others = {ETH: walk(180, seed=2)} if with_others else {}
+    async with replaying({"binance": {BTC: minutes, **others}}, speed=6000) as running:
         told = await record(running, "BTCUSDT@1h", since=START - 1)
         # The recording begins in the first hour.
         hours = [*map(as_object, longer(minutes[43:], "1h"))]
         assert [candle["time"] for candle in hours] == [START + 3600, START + 7200]
         assert closed_of(told, BTC_HOUR) == hours
         assert not [one for one in told if one["type"] == "gap" or one.get("revised")]
+        # What a recording does not have is not asked for again.
+        assert not [one for one in told if "candle so far" in one.get("message", "")]
         answer = await running.get("history", symbol="BTCUSDT", interval="1h")
         assert answer.body["candles"] == hours
+
+
+async def test_a_longer_candle_within_which_a_recording_ends_stays_open() -> None:
+    minutes = walk(32)
+    five = StreamKey("BTCUSDT", "5m")
+    async with replaying({"binance": {BTC: minutes, ETH: walk(60, seed=2)}}, speed=6000) as running:
+        client = await running.connect()
+        await client.subscribe("BTCUSDT@5m", "ETHUSDT@1m")
+        await client.until_type("status", status="market_closed", symbol="ETHUSDT")
+        candles = [*map(as_object, longer(minutes, "5m"))]
+        mine = [one for one in client.updates if (one["symbol"], one["interval"]) == five]
+        assert [one["candle"] for one in mine if one["is_closed"]] == candles[:-1]
+        assert (mine[-1]["candle"], mine[-1]["is_closed"]) == (candles[-1], False)
+        ranges: list[dict[str, Any]] = [{}, {"start_time": START}, {"end_time": START + 1800}]
+        for options in ranges:
+            answer = await running.get("history", symbol="BTCUSDT", interval="5m", **options)
+            assert (answer.body["candles"], answer.body["last_is_closed"]) == (candles, False)
+            assert answer.body.get("complete", True)
+        later = await running.connect()
+        await later.subscribe("BTCUSDT@5m", bars=2)
+        snapshot = await later.until_type("snapshot")
+        assert (snapshot["candles"], snapshot["last_is_closed"]) == (candles[-2:], False)
+
+
+async def test_nothing_is_fetched_at_holes_of_a_recording_and_streams_stay_live() -> None:
+    # Long ones, without any candle of five minutes, and the last minute of each five.
+    recorded = [one for number, one in enumerate(walk(200)) if not 3 <= number % 20 < 14 and number % 5 != 4]
+    async with replaying({"binance": {BTC: recorded, ETH: walk(200, seed=2)}}, speed=6000) as running:
+        told = await record(running, "BTCUSDT@5m", "BTCUSDT@1m", "ETHUSDT@1m")
+        states = [one["status"] for one in told if one["type"] == "status" and one.get("symbol") == "BTCUSDT"]
+        assert sorted(states) == ["connected"] * 2 + ["connecting"] * 2 + ["market_closed"] * 2
+        assert closed_of(told, BTC) == [*map(as_object, recorded)]
+        # The last one goes on to the end of time.
+        assert closed_of(told, StreamKey("BTCUSDT", "5m")) == [*map(as_object, longer(recorded, "5m")[:-1])]
 
 
 async def test_what_is_not_recorded_is_refused() -> None:

@@ -87,7 +87,7 @@ async def test_intervals_without_a_period_are_kept(store: Store) -> None:
 
 
 async def test_what_was_set_aside_grows_too_old_as_well(store: Store) -> None:
-    await store.set_aside("fake", KEY.symbol, "BTCUSDT~20231120T000000Z")
+    await store.removals.set_aside("fake", KEY.symbol, "BTCUSDT~20231120T000000Z")
     keeper = retention(store, 3 * BLOCK + 5000)
     await keeper.sweep()
     assert keeper.deleted == 6 * 512
@@ -100,17 +100,17 @@ async def test_what_is_known_to_be_empty_stays_known_while_nothing_is_deleted(st
 
 
 async def test_one_transaction_deletes_a_few_blocks_only(store: Store) -> None:
-    assert await store.trim("fake", KEY, NOW, 1000) == 512
+    assert await store.removals.trim("fake", KEY, NOW, 1000) == 512
     assert store.deletions("fake", KEY) == 1
-    assert await store.trim("fake", KEY, NOW, 2048) == 4 * 512
-    assert await store.trim("fake", KEY, NOW, 1 << 30) == 5 * 512
-    assert await store.trim("fake", KEY, NOW, 1 << 30) == 0
-    assert await store.trim("fake", StreamKey("NONE", "1m"), NOW, 100) == 0
+    assert await store.removals.trim("fake", KEY, NOW, 2048) == 4 * 512
+    assert await store.removals.trim("fake", KEY, NOW, 1 << 30) == 5 * 512
+    assert await store.removals.trim("fake", KEY, NOW, 1 << 30) == 0
+    assert await store.removals.trim("fake", StreamKey("NONE", "1m"), NOW, 100) == 0
 
 
 async def test_all_of_a_stream_may_go(store: Store) -> None:
     await retention(store, 3600).sweep()
-    await store.trim("fake", KEY, FIRST + 20 * BLOCK, 1 << 30)
+    await store.removals.trim("fake", KEY, FIRST + 20 * BLOCK, 1 << 30)
     assert await left(store) == []
     assert await encoded(store) == []
     assert await store.spans("fake", KEY, 0, 1 << 40) == []
@@ -156,7 +156,7 @@ async def test_deleting_between_a_look_at_coverage_and_the_read_hides_nothing(st
     request: dict[str, Any] = {"start": FIRST, "end": None, "limit": 3000}
     # In memory: then looking needs no turn at the database, reading does.
     await store.spans("fake", KEY, 0, 1)
-    trimming = asyncio.create_task(store.trim("fake", KEY, NOW, 2048))
+    trimming = asyncio.create_task(store.removals.trim("fake", KEY, NOW, 2048))
     await asyncio.sleep(0)
     expected = minutes(FIRST, FIRST + 3000 * 60)
     if form == "text":

@@ -47,11 +47,11 @@ def revise(store: Store, minute: int, close: float) -> int:
 async def test_revisions_after_a_number_are_the_candles_as_they_are_now(tmp_path: Path, is_written: bool) -> None:
     store = await Store.open(tmp_path / "relay.db", Clock())
     try:
-        before = store.revision
+        before = store.numbers.newest
         for minute in range(4):
             assert store.put_closed("p", KEY, candle(minute), None) is None
         first, second = revise(store, 2, 2.0), revise(store, 1, 3.0)
-        assert before < first < second == store.revision
+        assert before < first < second == store.numbers.newest
         third = revise(store, 2, 4.0)
         store.put_closed("p", StreamKey("Y", "1m"), candle(1, 7.0), None, is_revised=True)
         if is_written:
@@ -82,7 +82,7 @@ async def test_numbers_go_on_in_the_next_run_and_after_a_clock_that_went_back(tm
 async def test_what_is_not_known_any_more_is_not_claimed(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "relay.db", Clock())
     try:
-        before = store.revision
+        before = store.numbers.newest
         assert await revised_after(store, before) == ([], True)
         assert (await revised_after(store, before - 10**9))[1] is False, "before the file was made"
         assert (await revised_after(store, before + 10**9))[1] is False, "of another relay"
@@ -91,9 +91,9 @@ async def test_what_is_not_known_any_more_is_not_claimed(tmp_path: Path) -> None
         assert (await revised_after(store, before))[1] is False
         candles, is_complete = await revised_after(store, numbers[1])
         assert (len(candles), is_complete) == (MOST - 1, True)
-        store.void("p", PastChange(KEY, 60 * 5))
+        store.removals.void("p", PastChange(KEY, 60 * 5))
         assert (await revised_after(store, numbers[-1]))[1] is False
-        assert await revised_after(store, store.revision) == ([], True)
+        assert await revised_after(store, store.numbers.newest) == ([], True)
     finally:
         await store.close()
 
@@ -107,7 +107,7 @@ async def test_a_file_that_took_the_place_of_another_claims_nothing_of_before(tm
         path.unlink()
         await eventually(lambda: store.replacements == 1)
         assert (await revised_after(store, first - 1))[1] is False
-        before = store.revision
+        before = store.numbers.newest
         second = revise(store, 2, 2.0)
         assert await revised_after(store, before) == ([candle(2, 2.0)], True)
         await store.flush()

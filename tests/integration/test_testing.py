@@ -13,6 +13,7 @@ import pytest
 from aiohttp import ClientError, WSServerHandshakeError, web
 
 from providers.binance import BinanceProvider
+from providers.binance_usdm import BinanceUsdmProvider
 from providers.twelve_data import TwelveDataProvider
 from relay import (
     API_VERSION,
@@ -92,7 +93,7 @@ VALUES = (
 @sped_up
 async def conforming(plugin: object, name: str, symbol: str, interval: str, **options: Any) -> Report:
     """Check one of our own providers against its stand-in, in time that jumps."""
-    async with Sandbox(pace_s=0.5, forex_always_open=True) as sandbox:
+    async with Sandbox(pace_s=0.5, forex_always_open=True, futures=True) as sandbox:
         settings = {**settings_of(sandbox)[name], **options.pop("settings", {})}
         return await check_provider(plugin, symbol=symbol, interval=interval, settings=settings, **options)
 
@@ -125,6 +126,14 @@ def test_binance_conforms(interval: str) -> None:
     assert report.unchecked == (VALUES,)
     assert report.updates_per_cpu_s is not None
     assert report.updates_per_cpu_s > 1000
+
+
+def test_futures_of_binance_conform() -> None:
+    report = conforming(BinanceUsdmProvider, "binance_usdm", "BTCUSDT", "1m")
+    assert {"instruments", "stream", "closing", "reconnect", "history", "pages", "intervals", "refusal"} <= {
+        *report.checked
+    }
+    assert report.unchecked == (VALUES,)
 
 
 def test_twelve_data_conforms() -> None:

@@ -279,7 +279,7 @@ async def test_candles_that_were_set_aside_are_listed_and_can_be_forgotten(
     store_command: Callable[..., Result], path: Path
 ) -> None:
     store = await Store.open(path, Clock())
-    assert await store.set_aside("binance", "BTCUSDT", "BTCUSDT~20231120T000000Z") == 590
+    assert await store.removals.set_aside("binance", "BTCUSDT", "BTCUSDT~20231120T000000Z") == 590
     await store.add("binance", KEY, minutes(0, 5), Span(START, START + 300))
     await store.close()
     result = store_command("--check")

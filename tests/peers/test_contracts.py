@@ -66,12 +66,11 @@ async def test_schemathesis_finds_nothing(
     assert not report.exists()
 
 
-async def test_a_client_generated_from_openapi_gets_typed_candles(relay_with: StartRelay, tmp_path: Path) -> None:
-    python = await generators()
-    relay = await generous(relay_with)
-    document = tmp_path / "openapi.json"
-    document.write_text((await relay.get("/openapi.json")).text)
-    settings = tmp_path / "settings.yaml"
+async def generated(python: Path, relay: Running, contract: str, folder: Path) -> None:
+    """Make a client in a folder."""
+    document = folder / "openapi.json"
+    document.write_text((await relay.get(contract)).text)
+    settings = folder / "settings.yaml"
     settings.write_text("literal_enums: true\npost_hooks: []\n")
     said = await execute(
         python.parent / "openapi-python-client",
@@ -79,13 +78,19 @@ async def test_a_client_generated_from_openapi_gets_typed_candles(relay_with: St
         "--path",
         document,
         "--output-path",
-        tmp_path / "generated",
+        folder / "generated",
         "--meta",
         "none",
         "--config",
         settings,
     )
     assert "warning" not in said.lower(), said
+
+
+async def test_a_client_generated_from_openapi_gets_typed_candles(relay_with: StartRelay, tmp_path: Path) -> None:
+    python = await generators()
+    relay = await generous(relay_with)
+    await generated(python, relay, "/openapi.json", tmp_path)
     got = await run(python, "openapi_client", str(tmp_path), relay.url, TOKEN)
     authorization = {"Authorization": f"Bearer {TOKEN}"}
     truth = (
@@ -102,6 +107,27 @@ async def test_a_client_generated_from_openapi_gets_typed_candles(relay_with: St
     assert "BTCUSDT" in got["symbols"]
     assert got["health"] == "ok"
     assert got["stranger"] == "unauthorized"
+
+
+async def test_a_client_generated_from_the_contract_for_binance_gets_klines(
+    relay_with: StartRelay, tmp_path: Path
+) -> None:
+    python = await generators()
+    relay = await generous(relay_with)
+    await generated(python, relay, "/openapi/binance.json", tmp_path)
+    got = await run(python, "binance_openapi_client", str(tmp_path), f"{relay.url}/t/{TOKEN}")
+    query: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1m", "startTime": 1_764_000_000_000, "limit": 3}
+    assert got["rows"] == (await relay.get(f"/t/{TOKEN}/api/v3/klines", **query)).body
+    assert (len(got["rows"]), got["refused"], got["listed"], got["bids"]) == (3, -1121, ["BTCUSDT"], 5)
+
+
+async def test_the_official_parser_takes_the_asyncapi_document_for_binance(relay: Running, tmp_path: Path) -> None:
+    node, folder = await asyncio.to_thread(node_environment, PARSER)
+    document = tmp_path / "asyncapi.json"
+    document.write_text((await relay.get("/asyncapi/binance.json")).text)
+    found = await parsed(node, folder, document)
+    assert (found["version"], found["problems"]) == ("3.0.0", [])
+    assert {"SubscribeStreams", "KlineEvent", "CombinedEvent", "RequestError"} <= set(found["messages"])
 
 
 async def test_the_official_parser_takes_the_asyncapi_document(relay: Running, tmp_path: Path) -> None:

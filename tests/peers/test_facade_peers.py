@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.peers.environments import environment, node_environment, run
+from tests.peers.test_peers import check_futures
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
@@ -24,8 +25,8 @@ async def prepared(*packages: str) -> Path:
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[Running, Sandbox]]:
-    async with Sandbox(pace_s=0.1) as sandbox:
+async def served(*, futures: bool = False, **settings: Any) -> AsyncIterator[tuple[Running, Sandbox]]:
+    async with Sandbox(pace_s=0.1, futures=futures) as sandbox:
         relay = await start_relay(sandbox, **settings)
         try:
             yield relay, sandbox
@@ -112,6 +113,36 @@ async def test_python_binance() -> None:
     assert {message["stream"] for message in said["several"]} == {"btcusdt@kline_1m", "ethusdt@kline_5m"}
 
 
+def past_of(sandbox: Sandbox) -> int:
+    return sandbox.futures.now_ms() // 60_000 * 60_000 - 5000 * 60_000
+
+
+@pytest.mark.parametrize("token", ["", "a-token-of-this-test-0123"])
+async def test_ccxt_for_futures(token: str) -> None:
+    python = await prepared("ccxt==4.5.90")
+    async with served(tokens=(token,) if token else (), futures=True) as (relay, sandbox):
+        start, before = past_of(sandbox), f"/t/{token}" if token else ""
+        said = await run(python, "ccxt_usdm_client", *addresses(relay, before), f"{start}", timeout_s=150)
+        truth = sandbox.futures.rest.klines(sandbox.futures.market.pair("BTCUSDT"), "1m", start, None, 5)
+        assert said["candles"] == [[row[0], *(float(str(text)) for text in row[1:6])] for row in truth]
+        assert sandbox.futures.connects == 1
+        assert sandbox.binance.connects == 0
+    check_futures(said)
+
+
+async def test_python_binance_for_futures() -> None:
+    python = await prepared("python-binance==1.0.37")
+    async with served(futures=True) as (relay, sandbox):
+        start = past_of(sandbox)
+        said = await run(python, "python_binance_futures_client", *addresses(relay), f"{start}", timeout_s=150)
+        assert said["klines"] == sandbox.futures.rest.klines(
+            sandbox.futures.market.pair("BTCUSDT"), "1m", start, None, 3
+        )
+    assert said["paged"] == 1501
+    assert said["error"] == [400, -1130, "Data sent for parameter 'limit' is not valid."]
+    assert {message["stream"] for message in said["several"]} == {"btcusdt@kline_1m", "ethusdt@kline_5m"}
+
+
 async def test_binance_sdk_spot() -> None:
     python = await prepared("binance-sdk-spot==13.2.0")
     async with served() as (relay, _):
@@ -151,6 +182,20 @@ async def test_unicorn_binance_websocket_api() -> None:
         said = await run(python, "unicorn_client", *addresses(relay), once_begun=lambda: outage(sandbox), timeout_s=120)
         check_closes(sandbox, [*map(row_of, said["closes"])])
     assert {"ethusdt@kline_1s", "solusdt@kline_1s"} <= set(said["others"])
+
+
+async def test_unicorn_binance_websocket_api_with_hundreds_of_streams() -> None:
+    # It names them all in one message.
+    python = await prepared("unicorn-binance-websocket-api==2.16.1")
+    async with Sandbox(extra_symbols=30) as sandbox:
+        relay = await start_relay(sandbox, max_streams=4000)
+        try:
+            markets = [symbol.lower() for symbol in sandbox.binance.market.crypto if symbol.isascii()][-25:]
+            said = await run(python, "unicorn_many_client", *addresses(relay), ",".join(markets), timeout_s=150)
+            assert len(sandbox.binance.subscribed) == said["wanted"] == 350
+        finally:
+            await relay.close()
+    assert (len(said["told"]), said["faults"]) == (350, [])
 
 
 async def test_nautilus_trader() -> None:

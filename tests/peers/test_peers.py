@@ -2,11 +2,12 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.peers.environments import environment, run
-from tests.support.sandbox import BinanceStandIn, StagedClock, StagedMarket, TwelveDataStandIn
+from tests.support.sandbox import BinanceStandIn, BinanceUsdmStandIn, StagedClock, StagedMarket, TwelveDataStandIn
 
 # Making an environment takes minutes the first time.
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
@@ -67,6 +68,52 @@ async def test_binance_sdk_spot() -> None:
     assert len(said["klines"]) == 5
     assert ["REQUEST_WEIGHT", 2] in said["limits"]
     assert {event["s"] for event in said["watched"]} == {"BTCUSDT"}
+
+
+def futures() -> BinanceUsdmStandIn:
+    return BinanceUsdmStandIn(clock=StagedClock(speed=60), pace_s=0.1)
+
+
+async def test_ccxt_for_futures() -> None:
+    python = await prepared("ccxt==4.5.90")
+    async with futures() as binance:
+        start = (binance.now_ms() // MINUTE_MS - 5000) * MINUTE_MS
+        said = await run(python, "ccxt_usdm_client", binance.rest_url, binance.ws_url, f"{start}")
+        assert {connect.path for connect in binance.connect_log} == {"/market/ws/0"}
+        assert binance.rate_violations == 0
+        pair = binance.market.pair("BTCUSDT")
+        truth = binance.rest.klines(pair, "1m", start, None, 5)
+        assert said["candles"] == [[row[0], *(float(str(row[at])) for at in range(1, 6))] for row in truth]
+        for row in said["watched"]["BTC/USDT:USDT"][:-1]:
+            closed = binance.rest.klines(pair, "1m", row[0], row[0], 1)[0]
+            assert row == [closed[0], *(float(str(closed[at])) for at in range(1, 6))]
+    check_futures(said)
+
+
+def check_futures(said: dict[str, Any]) -> None:
+    assert said["markets"]["BTCUSDT"] == ["swap", True, None]
+    assert said["markets"]["NKNUSDT"][1] is False
+    assert [one[:2] for name, one in said["markets"].items() if name.startswith("BTCUSDT_")] == [["future", True]] * 2
+    assert (said["paged"], len(said["newest"]), said["trades"]) == (2000, 3, 7)
+    assert (said["ticker"], said["book"], said["error"]) == ("BTC/USDT:USDT", [5, 5], "BadSymbol")
+    assert said["watched"].keys() == {"BTC/USDT:USDT", said["dated"]}
+
+
+async def test_python_binance_for_futures() -> None:
+    python = await prepared("python-binance==1.0.37")
+    async with futures() as binance:
+        start = (binance.now_ms() // MINUTE_MS - 5000) * MINUTE_MS
+        said = await run(
+            python, "python_binance_futures_client", binance.rest_url, binance.ws_url, f"{start}", "continuous"
+        )
+        assert said["klines"] == binance.rest.klines(binance.market.pair("BTCUSDT"), "1m", start, None, 3)
+        assert "/market/ws/btcusdt_perpetual@continuousKline_1m" in {one.path for one in binance.connect_log}
+        assert binance.rate_violations == 0
+    assert (said["paged"], said["ping"]) == (1501, {})
+    assert "BTCUSDT" in said["listed"]
+    assert said["error"] == [400, -1130, "Data sent for parameter 'limit' is not valid."]
+    assert {message["stream"] for message in said["several"]} == {"btcusdt@kline_1m", "ethusdt@kline_5m"}
+    assert [event["e"] for event in said["continuous"]] == ["continuous_kline"] * 3
 
 
 @pytest.mark.parametrize("errors_as_200", [False, True])

@@ -7,6 +7,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from tests.support.sandbox import Sandbox
 from tests.support.sandbox.binance import PlayedRest
+from tests.support.sandbox.binance_usdm import PlayedUsdmRest
 
 
 class OracleAnswer(NamedTuple):
@@ -17,11 +18,11 @@ class OracleAnswer(NamedTuple):
 
 
 class BinanceOracle:
-    """Answers REST requests by the market and the clock of a sandbox."""
+    """Answers REST requests by the market and the clock of a sandbox, of spot or of its `futures`."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
-        exchange = sandbox.binance
-        self.rest = PlayedRest(exchange.market, exchange.clock, weight_limit=10**12, ban_after=10, ban_s=60.0)
+    def __init__(self, sandbox: Sandbox, *, futures: bool = False) -> None:
+        exchange, kind = (sandbox.futures, PlayedUsdmRest) if futures else (sandbox.binance, PlayedRest)
+        self.rest = kind(exchange.market, exchange.clock, weight_limit=10**12, ban_after=10, ban_s=60.0)
 
     def ask(self, path: str, **headers: str) -> OracleAnswer:
         """Return what the exchange answers to a GET."""

@@ -10,6 +10,7 @@ import pytest
 
 from relay.client import Message, RelayClient, Snapshot, Update
 from relay.core.model import StreamKey
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.stand_in_relay import StandInRelay, serving
 
 BTC = StreamKey("BTCUSDT", "1m")
@@ -32,7 +33,7 @@ async def client(relay: StandInRelay) -> AsyncIterator[RelayClient]:
 async def until(client: RelayClient, is_last: Callable[[Message], bool]) -> list[Message]:
     """Collect messages up to the one looked for, that one included."""
     messages = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         async for message in client:
             messages.append(message)
             if is_last(message):

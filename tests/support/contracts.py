@@ -10,6 +10,8 @@ from typing import Any
 import jsonschema_rs
 
 from relay.web.contract import asyncapi, openapi
+from relay.web.facades.binance.facade import BinanceFacade
+from relay.web.facades.facade import without_token
 from relay.web.problems import CONTENT_TYPE
 
 HTTP_ONLY = (405, 413, 431)
@@ -33,6 +35,11 @@ def check_message(message: Any) -> None:
 
 def check_answer(method: str, path: str, status: int, content_type: str, body: Any) -> None:
     """Hold one answer of a REST route against `/openapi.json`. Raises `Undescribed`."""
+    # Of a relay without the facade there is no such path.
+    is_known = status != 404 or content_type != CONTENT_TYPE
+    if is_known and (plain := without_token(path)) in facade_contract()["paths"]:
+        _check_facade_answer(method, plain, status, content_type, body)
+        return
     documented = rest_contract()["paths"].get(path, {}).get(method.lower())
     if content_type == CONTENT_TYPE:
         _hold(answer_validators()["Problem"], body, "relay/web/contract/response_types.py")
@@ -47,6 +54,21 @@ def check_answer(method: str, path: str, status: int, content_type: str, body: A
         raise Undescribed(f"relay/web/contract/openapi.py does not say that {path} may answer {content_type}")
     if content_type == "application/json":
         _hold(answer_validators()[path], body, "relay/web/contract/response_types.py")
+
+
+def _check_facade_answer(method: str, path: str, status: int, content_type: str, body: Any) -> None:
+    documented = facade_contract()["paths"][path].get(method.lower())
+    if documented is None or status in HTTP_ONLY:
+        return
+    if str(status) not in documented["responses"] or content_type != "application/json":
+        raise Undescribed(f"relay/web/facades/ does not say that {path} may answer {status} as {content_type}")
+    _hold(facade_validators()[path if status == 200 else "error"], body, "relay/web/facades/")
+
+
+def check_event(message: Any) -> None:
+    """Hold one message of the relay on a facade's WebSocket against its contract. Raises `Undescribed`."""
+    name = "Result" if "result" in message else "RequestError" if "error" in message else "KlineEvent"
+    _hold(event_validators()["CombinedEvent" if "stream" in message else name], message, "relay/web/facades/")
 
 
 def strict(schema: Any) -> Any:
@@ -65,6 +87,37 @@ def strict(schema: Any) -> Any:
 def rest_contract() -> Any:
     """Return the OpenAPI document with all that any configuration brings."""
     return openapi.document(["crypto", "forex"], ["binance", "twelve_data"], needs_token=True)
+
+
+@cache
+def facade_contract() -> Any:
+    """Return the OpenAPI document of the routes for Binance's programs."""
+    return BinanceFacade().openapi(needs_token=True)
+
+
+@cache
+def facade_live_contract() -> Any:
+    """Return the AsyncAPI document of these."""
+    return BinanceFacade().asyncapi("localhost", "", is_secure=False, needs_token=True)
+
+
+@cache
+def facade_validators() -> dict[str, jsonschema_rs.Validator]:
+    """Return a validator for what each of these routes answers, and one for errors."""
+    contract = facade_contract()
+    components = strict(copy.deepcopy(contract["components"]))
+    found = {"error": _validator({"$ref": "#/components/schemas/BinanceError"}, components)}
+    for path, methods in contract["paths"].items():
+        content = methods["get"]["responses"]["200"]["content"]["application/json"]
+        found[path] = _validator(content["schema"], components)
+    return found
+
+
+@cache
+def event_validators() -> dict[str, jsonschema_rs.Validator]:
+    """Return a validator for each message of the WebSocket for Binance's programs, by name."""
+    components = strict(copy.deepcopy(facade_live_contract()["components"]))
+    return {name: _validator({"$ref": f"#/components/schemas/{name}"}, components) for name in components["messages"]}
 
 
 @cache

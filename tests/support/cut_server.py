@@ -23,6 +23,9 @@ class CutServer(ABC):
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
+        # Tasks of connections that were accepted just now have not begun, and so are not known yet.
+        for _turn in range(3):
+            await asyncio.sleep(0)
         await self.cut()
 
     async def cut(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import json
 import shutil
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.served_files import client_file
 
 SUPPORT = Path(__file__).parent
@@ -32,13 +34,17 @@ class Fault(Exception):
 
 
 class JsClient:
-    """The client in a process of its own. Messages and results come in the order in which they happened."""
+    """The client in a process of its own. Messages that come before the result of a call wait for `until`.
+
+    Which of both comes first depends on how busy the machine is: no test may lose one because of it.
+    """
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._waiting: deque[Json] = deque()
 
     async def call(self, name: str, *args: object) -> Any:
-        """Call a method (or read `streams`); return its result. Messages on the way are dropped. Raises `Fault`."""
+        """Call a method (or read `streams`); return its result. Raises `Fault`."""
         await self.start(name, *args)
         return await self.until_result()
 
@@ -56,7 +62,7 @@ class JsClient:
         return said
 
     async def _next(self) -> Json:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             said = await self.read_line()
         assert said is not None, "the client's process ended"
         if "fault" in said:
@@ -64,18 +70,18 @@ class JsClient:
         return said
 
     async def until_result(self) -> Any:
-        """Return the result of a call that was started. Messages on the way are dropped. Raises `Fault`."""
-        while True:
-            said = await self._next()
-            if "result" in said:
-                return said["result"]
+        """Return the result of a call that was started. Raises `Fault`."""
+        while "result" not in (said := await self._next()):
+            self._waiting.append(said["message"])
+        return said["result"]
 
     async def until(self, kind: str, **fields: object) -> list[Json]:
         """Collect messages up to the first of a type with these fields, that one included. Raises `Fault`."""
         messages: list[Json] = []
         while not messages or messages[-1]["type"] != kind or any(messages[-1][k] != v for k, v in fields.items()):
-            said = await self._next()
-            if "message" in said:
+            if self._waiting:
+                messages.append(self._waiting.popleft())
+            elif "message" in (said := await self._next()):
                 messages.append(said["message"])
         return messages
 
@@ -116,13 +122,13 @@ async def start_client(request: pytest.FixtureRequest) -> AsyncIterator[StartCli
     node = node_of(request.config)
     async with AsyncExitStack() as stack:
 
-        async def start(url: str, *, iterates: bool = True, **options: object) -> JsClient:
+        async def start(url: str | list[str], *, iterates: bool = True, **options: object) -> JsClient:
             process = await asyncio.create_subprocess_exec(
                 *(
                     node,
                     str(SUPPORT / "js_client.mjs"),
                     str(client_file()),
-                    url,
+                    url if isinstance(url, str) else orjson.dumps(url).decode(),
                     orjson.dumps(QUICK | options).decode(),
                 ),
                 stdin=PIPE,

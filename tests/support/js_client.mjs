@@ -4,7 +4,7 @@ import readline from "node:readline";
 
 const [, , file, url, options] = process.argv;
 const { RelayClient } = await import(file);
-const client = new RelayClient(url, JSON.parse(options));
+const client = new RelayClient(url.startsWith("[") ? JSON.parse(url) : url, JSON.parse(options));
 const say = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 /** @param {any} fault */
 const faultOf = ({ name, message, status, code, closeCode, retryAfterMs }) => ({

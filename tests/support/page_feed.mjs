@@ -19,7 +19,9 @@ function follow(name, wanted) {
     const { status, text, isComplete, candles } = live;
     const times = candles.entries.filter(({ isClosed }) => isClosed).map(({ time }) => time);
     const closes = candles.entries.map(({ close }) => close);
-    say({ type: kind, stream: live.name, status, text, isComplete, times, closes, gaps: candles.gaps, now: feed.now });
+    const outdated = candles.entries.filter(({ isOutdated }) => isOutdated).map(({ time }) => time);
+    const { gaps } = candles;
+    say({ type: kind, stream: live.name, status, text, isComplete, times, closes, outdated, gaps, now: feed.now });
   };
   live = feed.follow(name, listener, wanted);
   followed.push([live, listener]);

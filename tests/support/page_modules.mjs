@@ -210,6 +210,28 @@ test("an average begins where there are enough candles, and reaches one beyond w
   assert.deepEqual(values(240, 240), whole.slice(1));
   assert.deepEqual(values(0, 60), whole.slice(0, 1));
   assert.deepEqual(loaded(0, 60).averages("close", 3, 0, 60), []);
+  candles.outdate(0, 120);
+  assert.deepEqual(values(0, 300), [[240, 4], [300, 6]]); // prettier-ignore
+});
+
+test("candles whose values are not valid any more are marked until each of them is had anew, or is none any more", () => {
+  const candles = loaded(0, 60, 120, 180, 240);
+  const marked = () => candles.entries.filter(({ isOutdated }) => isOutdated).map(({ time }) => time);
+  assert.equal(candles.outdate(600, 900), false);
+  assert.equal(candles.outdate(0, 240), true);
+  assert.deepEqual(marked(), [0, 60, 120, 180]);
+  candles.put({ candle: candle(180), isClosed: true, isBackfilled: false, isRevised: true });
+  assert.equal(candles.newestOutdated, 120);
+  candles.renew([{ ...candle(120), close: 7 }], 120);
+  assert.deepEqual([candles.at(120).close, candles.at(120).isRevised, ...marked()], [7, true, 0, 60]);
+  candles.renew([candle(0)], 60);
+  assert.deepEqual([candles.at(60), candles.at(0).isRevised, candles.newestOutdated], [undefined, false, undefined]);
+  candles.outdate(0, 60);
+  candles.renew([], 0);
+  assert.deepEqual(
+    candles.entries.map(({ time }) => time),
+    [120, 180, 240],
+  );
 });
 
 test("the price a day ago is of the candle that was open then, or of the last one before a rest", () => {

@@ -40,7 +40,7 @@ class Pump:
         self.watchlist = Watchlist(
             streams,
             on_accept=lambda key: self._note(self.accepted, key),
-            on_reject=lambda key, reason: self._note(self.rejected, (key, reason)),
+            on_reject=lambda key, error: self._note(self.rejected, (key, str(error))),
             on_skip=lambda reason: self._note(self.skipped, reason),
             on_closing=lambda reason: self._note(self.announced, reason),
             on_pause=lambda key, status, message: self._note(self.paused, (key, status, message)),

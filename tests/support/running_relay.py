@@ -239,11 +239,12 @@ async def start_relay(
     tables: Mapping[str, Mapping[str, Any]] | None = None,
     clock: Clock | None = None,
     limits: RelayLimits = RELAY_LIMITS,
+    with_stand_ins: bool = True,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
     app = build_app(
-        config_of(settings_of(sandbox, tables), **settings),
+        config_of(settings_of(sandbox, tables) if with_stand_ins else tables or {}, **settings),
         builtin,
         clock,
         limits=limits,

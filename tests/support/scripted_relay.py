@@ -19,14 +19,17 @@ class ScriptedRelay:
 
     def __init__(self) -> None:
         self.url = ""
-        self.handshake = 101
-        """The status of the next upgrades."""
+        self.handshake: int | None = 101
+        """The status of the next upgrades; None: they are not answered."""
+        self.symbols: tuple[int, Any] | None = (200, [])
+        """The answer to requests for symbols, a status and a body; None: they are not answered."""
         self.requests: asyncio.Queue[Json] = asyncio.Queue()
         self._arrived: asyncio.Queue[web.WebSocketResponse] = asyncio.Queue()
         self._socket: web.WebSocketResponse | None = None
         self._transports: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self._ended = asyncio.Event()
         self._closed = asyncio.Event()
+        self._served = asyncio.Event()
         self._readings: dict[web.WebSocketResponse, asyncio.Task[None]] = {}
 
     async def take_connection(self) -> None:
@@ -60,8 +63,10 @@ class ScriptedRelay:
             await self._ended.wait()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        if self.handshake is None:
+            await self._served.wait()
         if self.handshake != 101:
-            return web.Response(status=self.handshake)
+            return web.Response(status=self.handshake or 503)
         if request.headers.get("Upgrade", "").lower() != "websocket":
             return web.Response(status=400)
         socket = web.WebSocketResponse(timeout=5.0)
@@ -77,6 +82,12 @@ class ScriptedRelay:
             self._ended.set()
         return socket
 
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        if self.symbols is None:
+            await self._served.wait()
+        status, body = self.symbols or (503, None)
+        return web.json_response(body, status=status)
+
     async def _read(self, socket: web.WebSocketResponse) -> None:
         with contextlib.suppress(ConnectionError):
             async for frame in socket:
@@ -90,6 +101,8 @@ async def scripted() -> AsyncIterator[ScriptedRelay]:
     relay = ScriptedRelay()
     app = web.Application()
     app.router.add_get("/api/v1/market-data/ws", relay._serve)
+    app.router.add_get("/api/v1/market-data/symbols", relay._list)
     async with loopback_server(app) as host:
         relay.url = f"http://{host}"
         yield relay
+        relay._served.set()

@@ -1,10 +1,13 @@
 """The README's table of settings, made from their declarations: `python -m tests.support.settings_table` writes it."""
 
 from pathlib import Path
+from types import MappingProxyType
 
 from providers import BUILTIN
+from relay.config.environment import names_of_variable
 from relay.config.provider_settings import INSTANCE_SETTINGS, USES, enabled_variable, setting_default, setting_variables
 from relay.config.settings import INSTANCES, SETTINGS, Config
+from relay.plugins.discovery import IF_CONFIGURED, guess_name
 from relay.plugins.loader import PluginHost
 
 README = Path(__file__).parents[2] / "README.md"
@@ -13,21 +16,29 @@ HEAD = "| key | environment | default | |\n| --- | --- | --- | --- |\n"
 
 def settings_table() -> str:
     """Return the table: a row for each setting of the relay and of the built-in providers."""
-    rows = [
-        (f"`{one.name}`", f"`{one.variable}`", _cell(one.default_text), one.help.removesuffix(".") + _form(one.form))
-        for one in SETTINGS.values()
-    ]
+    rows = []
+    for one in SETTINGS.values():
+        variables, text = _variables(one.variable, is_secret=one.is_secret), one.help.removesuffix(".")
+        rows.append((f"`{one.key}`", variables, _cell(one.default_text), text + _form(one.form)))
     host = PluginHost()
-    host.load(BUILTIN, installed=False)
+    # One that waits for the configuration is described as well.
+    named: dict[str, dict[str, object]] = {guess_name(one[0]): {} for one in BUILTIN if one[1] == IF_CONFIGURED}
+    config = Config(tables=MappingProxyType(named))
+    host.find(BUILTIN, installed=False, config=config)
+    host.configure(config)
     for name, loaded in host.loaded.items():
         for setting in loaded.info.settings:
-            variables = ", ".join(f"`{variable}`" for variable in setting_variables(Config(), loaded.info, setting))
+            variables = _variables(*setting_variables(Config(), loaded.info, setting), is_secret=setting.is_secret)
             default = "the public ones" if setting.kind == "urls" else _cell(setting_default(setting))
             rows.append((f"`[{name}] {setting.name}`", variables, default, setting.help))
     for one in INSTANCE_SETTINGS.values():
         variable = "–" if one.name == USES else f"`{enabled_variable('NAME')}`"
         rows.append((f"`[{INSTANCES}.NAME] {one.name}`", variable, _cell(one.default_text), one.help))
     return HEAD + "".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in row)} |\n" for row in rows)
+
+
+def _variables(*names: str, is_secret: bool) -> str:
+    return ", ".join(f"`{each}`" for name in names for each in names_of_variable(name, is_secret=is_secret))
 
 
 def _form(form: str) -> str:

@@ -528,7 +528,7 @@ class LibraryClient:
 class PythonClient(LibraryClient):
     """The Python library."""
 
-    async def run(self, url: str, **options: Any) -> None:
+    async def run(self, url: str | list[str], **options: Any) -> None:
         """Follow all streams until cancelled."""
         self.options = options
         async with RelayClient(url, waits_for_relay=True, backoff_s=(0.1, 1.0)) as client:

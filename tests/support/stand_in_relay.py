@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from relay.core.model import Candle, StreamKey
+from tests.support.conditions import LONGEST_WAIT_S
 
 STEP = {"1s": 1, "1m": 60, "1h": 3600, "1d": 86_400}
 
@@ -142,7 +143,7 @@ class StandInRelay:
                 await (socket.send_str(message) if isinstance(message, str) else _send(socket, message))
 
     async def wait_for_requests(self, count: int) -> None:
-        async with asyncio.timeout(30), self._changed:
+        async with asyncio.timeout(LONGEST_WAIT_S), self._changed:
             await self._changed.wait_for(lambda: len(self.requests) >= count)
 
     # -- protocol.md, section 3 -------------------------------------------------------------------------------------

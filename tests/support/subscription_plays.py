@@ -4,11 +4,9 @@ Hub, supervisor, history and store are the relay's own. `faults_of` performs a p
 """
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import orjson
 from hypothesis import strategies as st
 
 from relay import (
@@ -22,31 +20,18 @@ from relay import (
     hookimpl,
     unreadable,
 )
-from relay.config.settings import Config
-from relay.core.clock import Clock, ProviderClock
+from relay.core.clock import Clock
 from relay.core.model import StreamKey
-from relay.history.final_candles import News
 from relay.history.live_edge import live_of
 from relay.history.requests import HistoryRequest
-from relay.history.service import HistoryService
-from relay.instruments.directory import Directory, Target
-from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Provider, new_session
+from relay.instruments.directory import Target
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
-from relay.storage.store import Store
-from relay.streams.hub import Hub
-from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Stream
-from relay.supervision.supervisor import Supervisor
-from relay.web.access.access import Access, Caller
-from relay.web.ws.context import ConnectionContext
-from relay.web.ws.subscriptions import ClientSubscriptions
+from tests.support.played_relay import START, ClientWire, PlayedRelay, clock_of, played_relay
 from tests.support.soak import StreamCheck
 from tests.support.untidy import Values
 from tests.support.virtual_time import VirtualLoop, run
 
-START = 1_764_000_000
-"""A whole minute, at which the loop's time begins."""
 LENGTH_S = {"1s": 1, "1m": 60, "3m": 180}
 GRACE_S = 5.0
 ALL = (0, 5000)
@@ -116,11 +101,12 @@ class Truth:
     def __init__(self, interval: str, quiet: int = 0) -> None:
         self.length_s = LENGTH_S[interval]
         self._quiet = quiet
+        self._finals: dict[int, Sequence[Values]] = {}
 
     def times_between(self, after: int, before: int) -> Sequence[int]:
         first = after + 1 + (-(after + 1 - START)) % self.length_s
-        times = range(first, before, self.length_s)
-        return [time for time in times if self.is_traded(time)] if self._quiet else times
+        times, length_s, quiet = range(first, before, self.length_s), self.length_s, self._quiet
+        return [time for time in times if time // length_s * 7919 % 10 >= quiet] if quiet else times
 
     def is_traded(self, time: int) -> bool:
         return time // self.length_s * 7919 % 10 >= self._quiet
@@ -129,8 +115,10 @@ class Truth:
         return time + self.length_s
 
     def final(self, time: int) -> Sequence[Values]:
-        _, *values = self.state(time, float(time + self.length_s))
-        return [(values[0], values[1], values[2], values[3], values[4])]
+        # Asked for again and again: each candle is judged by all who have it.
+        if (final := self._finals.get(time)) is None:
+            final = self._finals[time] = [self.state(time, float(time + self.length_s))[1:6]]
+        return final
 
     def state(self, time: int, moment: float) -> Candle:
         steps = int(min(max(moment - time, 0.0), self.length_s) * 2)
@@ -149,9 +137,8 @@ class BuiltTruth(Truth):
         self._base = base
 
     def times_between(self, after: int, before: int) -> Sequence[int]:
-        return [
-            time for time in super().times_between(after, before) if self._parts(time, float(before + self.length_s))
-        ]
+        times = super().times_between(after, before)
+        return [time for time in times if self._base.times_between(time - 1, time + self.length_s)]
 
     def _parts(self, time: int, moment: float) -> list[Candle]:
         times = self._base.times_between(time - 1, time + self.length_s)
@@ -243,7 +230,7 @@ class Venue:
         return [unreadable(time) if time == spoilt else truth.state(time, now) for time in times]
 
 
-class Wire:
+class Wire(ClientWire):
     """A client's side of a connection: what it was sent, as messages, with the moment of each."""
 
     def __init__(self, loop: VirtualLoop, check: StreamCheck, since: int | None) -> None:
@@ -258,18 +245,6 @@ class Wire:
         self._check = check
         self._seq = -1
 
-    def write(self, data: bytes) -> None:
-        """Take frames of the server, which are text and not masked."""
-        at = 0
-        while at < len(data):
-            length, head = data[at + 1], 2
-            if length == 126:
-                length, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
-            elif length == 127:
-                length, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
-            self._take(orjson.loads(data[at + head : at + head + length]))
-            at += head + length
-
     def _check_seq(self, message: dict[str, Any]) -> None:
         """Note what an earlier message covers: a snapshot all that was told up to its `seq`."""
         seq, is_snapshot = message["seq"], message["type"] == "snapshot"
@@ -277,7 +252,7 @@ class Wire:
             self.outdated.append(f"{message['type']} {seq} after {self._seq}")
         self._seq = seq
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def take(self, message: dict[str, Any]) -> None:
         if "seq" in message:
             self._check_seq(message)
         if message.get("action") == "unsubscribe":
@@ -304,30 +279,24 @@ class Wire:
             # A revision may be of a candle that only others were told of.
             self._sent.add(message["candle"]["time"])
 
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return False
-
 
 class Scene:
     """The relay's parts around one venue, and the clients of a play."""
 
-    def __init__(self, loop: VirtualLoop, play: Play, provider: Provider, venue: Venue, truth: Truth) -> None:
+    def __init__(self, loop: VirtualLoop, play: Play, relay: PlayedRelay, venue: Venue, truth: Truth) -> None:
         self.loop = loop
         self.play = play
-        self.provider = provider
+        self.relay = relay
         self.venue = venue
         self.truth = truth
         self.key = StreamKey("X", play.interval)
         self.faults: list[str] = []
         self.checks: list[tuple[StreamCheck, Wire, bool]] = []
 
-    async def run(self, context: ConnectionContext) -> None:
+    async def run(self) -> None:
         """Play it, then let everything settle."""
-        tasks = [asyncio.create_task(self._client(context, join)) for join in self.play.joins]
-        tasks += [asyncio.create_task(self._ask(context, at_s)) for at_s in self.play.asks_s]
+        tasks = [asyncio.create_task(self._client(join)) for join in self.play.joins]
+        tasks += [asyncio.create_task(self._ask(at_s)) for at_s in self.play.asks_s]
         await asyncio.sleep(self.play.lasts_s)
         self.venue.is_calm = True
         await asyncio.sleep(LAST_S)
@@ -352,7 +321,7 @@ class Scene:
     def _is_repaired(self, check: StreamCheck, gap: tuple[int, int]) -> bool:
         return all(time in check.closed for time in self.truth.times_between(gap[0] - 1, gap[1]))
 
-    async def _client(self, context: ConnectionContext, join: Join) -> None:
+    async def _client(self, join: Join) -> None:
         await asyncio.sleep(join.at_s)
         check = StreamCheck(f"{join}", self.truth)
         since = None
@@ -361,10 +330,9 @@ class Scene:
             since = self.truth.opened(START + self.loop.now) - self.truth.length_s - join.since_s
         # With `bars` as well, not all that opened since has to come.
         wire = Wire(self.loop, check, since if join.bars is None else None)
-        subscriber = context.hub.join(Outbox(wire), lambda subscriber, reason: None)
-        subscribing = ClientSubscriptions(context, subscriber, Caller("127.0.0.1", "one", "one", None))
+        subscriber, subscribing = self.relay.connect(wire)
         options = SubscribeOptions(join.throttle_ms, join.closed_only)
-        target = Target(self.provider, self.key, "X")
+        target = Target(self.relay.provider, self.key, "X")
         past = PastWanted(join.bars, since)
         place = len(self.checks)
         self.checks.append((check, wire, False))
@@ -389,7 +357,7 @@ class Scene:
         except asyncio.CancelledError:
             pass
         finally:
-            context.hub.leave(subscriber)
+            self.relay.context.hub.leave(subscriber)
 
     def _judge_snapshot(self, wire: Wire, join: Join, since: int | None, is_live: bool) -> None:
         snapshots = [message for _, message in wire.messages if message["type"] == "snapshot"]
@@ -415,16 +383,18 @@ class Scene:
         if count < join.bars and (is_complete or not (may_fail or lacks_some)):
             self.faults.append(f"{count} candles of {join.bars}, complete: {is_complete}")
 
-    async def _ask(self, context: ConnectionContext, at_s: float) -> None:
+    async def _ask(self, at_s: float) -> None:
         """Ask for history beside the stream; a row that is given as closed has its final values."""
         await asyncio.sleep(at_s)
 
         def find() -> Stream | None:
-            return context.hub.streams.get((self.provider.name, self.key))
+            return self.relay.stream(self.key)
 
         try:
-            past = await context.history.candles(
-                HistoryRequest(self.provider, self.key, start=None, end=None, limit=20, live=lambda: live_of(find()))
+            past = await self.relay.history.candles(
+                HistoryRequest(
+                    self.relay.provider, self.key, start=None, end=None, limit=20, live=lambda: live_of(find())
+                )
             )
         except (ProviderUnavailable, RateLimited, asyncio.CancelledError):
             return
@@ -436,44 +406,14 @@ class Scene:
 
 async def perform(loop: VirtualLoop, play: Play) -> list[str]:
     """Return what was wrong."""
-    clock = Clock(wall=lambda: START + loop.now, monotonic=loop.time)
+    clock = clock_of(loop)
     parts = Truth(play.base or play.interval, play.quiet)
     truth = BuiltTruth(parts, play.interval) if play.base else parts
     await asyncio.sleep(play.begins_s)
     venue = Venue(play, parts, clock)
-    host = PluginHost()
-    host.load([venue], installed=False)
-    (loaded,) = host.loaded.values()
-    provider = host.bind(loaded, {}, ProviderClock(clock))
-    store = await Store.open(":memory:", clock)
-    session = new_session(provider.clock)
-    provider.open(session)
-    directory = Directory([provider], store.documents)
-    history = HistoryService(store, clock, derivation_of=directory.derivation)
-
-    def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
-        if stream.base is not None:
-            return stream.revision if update.is_revised else None
-        return history.keep("venue", stream.key, update.candle, after, is_revised=update.is_revised)
-
-    def tell(news: News) -> None:
-        if (stream := hub.streams.get(("venue", news.key))) is not None:
-            hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
-
-    hub = Hub(clock, on_closed=keep)
-    history.calls.on_news = tell
-    history.derived.edge_of = lambda source, key: live_of(hub.streams.get((source.name, key)))
-    supervisor = Supervisor(provider, hub, history, clock, linger_s=play.linger_s, rng=random.Random(1))
-    context = ConnectionContext(Access(Config()), hub, directory, history, {"venue": supervisor})
-    scene = Scene(loop, play, provider, venue, truth)
-    try:
-        await scene.run(context)
-    finally:
-        await supervisor.close()
-        hub.close()
-        await history.close()
-        await session.close()
-        await store.close()
+    async with played_relay(venue, clock, linger_s=play.linger_s) as relay:
+        scene = Scene(loop, play, relay, venue, truth)
+        await scene.run()
     return scene.faults
 
 

@@ -11,7 +11,8 @@ from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Secret, Settin
 from relay.core.clock import Clock, ProviderClock
 from relay.history.service import HistoryService
 from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Provider, new_session
+from relay.plugins.provider import Provider
+from relay.plugins.provider_session import new_session
 from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import Stream
@@ -202,7 +203,7 @@ class Rig:
         self.supervisors.append(supervisor)
         return supervisor
 
-    def _refuse(self, supervised: SupervisedStream, reason: str) -> None:
+    def _refuse(self, supervised: SupervisedStream, reason: str, logged: str) -> None:
         self.refused.append((supervised.stream.key.symbol, reason))
 
 

@@ -12,10 +12,19 @@ from typing import Any, NamedTuple, TypeVar
 from aiohttp import web
 
 from providers.sandbox import SimulatedBinance
+from providers.sandbox.binance_usdm_rest import BinanceUsdmRest
 from providers.sandbox.intervals import FIXED_MS, local_end_time
 from providers.sandbox.listings import Pair
 from providers.sandbox.twelve_data_bars import Bar
-from tests.support.sandbox import BinanceStandIn, Faults, Sandbox, StagedClock, StagedMarket, TwelveDataStandIn
+from tests.support.sandbox import (
+    BinanceStandIn,
+    BinanceUsdmStandIn,
+    Faults,
+    Sandbox,
+    StagedClock,
+    StagedMarket,
+    TwelveDataStandIn,
+)
 from tests.support.sandbox.binance import PlayedRest
 from tests.support.sandbox.twelve_data_rest import FurtherCalls, StagedBars
 
@@ -218,51 +227,6 @@ def _lifted(price: object) -> str:
 # -- Binance ---------------------------------------------------------------------------------------
 
 
-class UntidyBinance(BinanceStandIn):
-    """The Binance stand-in that also obeys the orders of `untidy`."""
-
-    def __init__(
-        self,
-        market: StagedMarket,
-        clock: StagedClock,
-        dice: random.Random,
-        *,
-        pace_s: float = 2.0,
-        weight_limit: int = 6000,
-    ) -> None:
-        super().__init__(market, clock, pace_s=pace_s)
-        self.untidy = Untidy(dice)
-        self.rest = _BinanceRest(market, clock, self.untidy, weight_limit=weight_limit)
-
-    async def close(self) -> None:
-        self.untidy.forget_waiting()
-        await super().close()
-
-    def send_event(self, stream: str, event: Message) -> None:
-        untidy, kline = self.untidy, event["k"]
-        if kline["x"] and self.faults.takes_closing(stream):
-            return
-        symbol = event["s"]
-        if kline["x"] and untidy.dice.random() < untidy.differing_share:
-            self._close_otherwise(kline)
-        ahead_ms = round(untidy.ahead_s.get(symbol, 0) * 1000)
-        if ahead_ms:
-            event["E"] += ahead_ms
-            kline["t"] += ahead_ms
-            kline["T"] += ahead_ms
-        other = untidy.someone_else.get(symbol)
-        if other is not None:
-            event["s"] = kline["s"] = other
-        if untidy.other_interval is not None:
-            kline["i"] = untidy.other_interval
-        untidy.sends(lambda: SimulatedBinance.send_event(self, stream, event), is_closing=kline["x"])
-
-    def _close_otherwise(self, kline: Message) -> None:
-        kline["c"] = kline["l"] if kline["c"] != kline["l"] else kline["h"]
-        first, high, low, close, volume = (float(kline[name]) for name in ("o", "h", "l", "c", "v"))
-        self.untidy.may_say(f"{kline['s']}@{kline['i']}", kline["t"] // 1000, (first, high, low, close, volume))
-
-
 class _BinanceRest(PlayedRest):
     def __init__(self, market: StagedMarket, clock: StagedClock, untidy: Untidy, *, weight_limit: int) -> None:
         super().__init__(market, clock, weight_limit=weight_limit, ban_after=10, ban_s=120.0)
@@ -312,9 +276,66 @@ class _BinanceRest(PlayedRest):
         return found
 
 
+class UntidyBinance(BinanceStandIn):
+    """The Binance stand-in that also obeys the orders of `untidy`."""
+
+    untidy_rest_type: type[_BinanceRest] = _BinanceRest
+
+    def __init__(
+        self,
+        market: StagedMarket,
+        clock: StagedClock,
+        dice: random.Random,
+        *,
+        pace_s: float = 2.0,
+        weight_limit: int = 6000,
+    ) -> None:
+        super().__init__(market, clock, pace_s=pace_s)
+        self.untidy = Untidy(dice)
+        self.rest = self.untidy_rest_type(market, clock, self.untidy, weight_limit=weight_limit)
+
+    async def close(self) -> None:
+        self.untidy.forget_waiting()
+        await super().close()
+
+    def send_event(self, stream: str, event: Message) -> None:
+        untidy, kline = self.untidy, event["k"]
+        if kline["x"] and self.faults.takes_closing(stream):
+            return
+        symbol = event["s"]
+        if kline["x"] and untidy.dice.random() < untidy.differing_share:
+            self._close_otherwise(kline)
+        ahead_ms = round(untidy.ahead_s.get(symbol, 0) * 1000)
+        if ahead_ms:
+            event["E"] += ahead_ms
+            kline["t"] += ahead_ms
+            kline["T"] += ahead_ms
+        other = untidy.someone_else.get(symbol)
+        if other is not None:
+            event["s"] = kline["s"] = other
+        if untidy.other_interval is not None:
+            kline["i"] = untidy.other_interval
+        untidy.sends(lambda: SimulatedBinance.send_event(self, stream, event), is_closing=kline["x"])
+
+    def _close_otherwise(self, kline: Message) -> None:
+        kline["c"] = kline["l"] if kline["c"] != kline["l"] else kline["h"]
+        first, high, low, close, volume = (float(kline[name]) for name in ("o", "h", "l", "c", "v"))
+        self.untidy.may_say(f"{kline['s']}@{kline['i']}", kline["t"] // 1000, (first, high, low, close, volume))
+
+
 def _integer(value: object) -> int:
     assert isinstance(value, int)
     return value
+
+
+class _UsdmRest(_BinanceRest, BinanceUsdmRest):
+    """The calls of futures."""
+
+
+class UntidyUsdm(UntidyBinance, BinanceUsdmStandIn):
+    """The stand-in for futures that also obeys the orders of `untidy`."""
+
+    untidy_rest_type = _UsdmRest
 
 
 # -- Twelve Data -----------------------------------------------------------------------------------
@@ -447,6 +468,9 @@ class UntidySandbox(Sandbox):
         super().__init__(seed=seed, pace_s=pace_s, **settings)
         tidy = self.twelve_data
         self.binance = UntidyBinance(self.market, self.clock, random.Random(f"binance {seed}"), pace_s=pace_s)
+        if self.binance_usdm is not None:
+            contracts, dice = self.futures.market, random.Random(f"binance_usdm {seed}")
+            self.binance_usdm = UntidyUsdm(contracts, self.clock, dice, pace_s=pace_s, weight_limit=2400)
         self.twelve_data = UntidyTwelveData(
             self.market,
             self.clock,

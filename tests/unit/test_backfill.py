@@ -307,6 +307,8 @@ async def test_live_updates_wait_for_a_budget_that_is_used_up(tmp_path: Path) ->
         assert "60 s" in supervised.stream.message
         rig.hands.now += 40.0
         plugin.failure, plugin.known = None, [candle(0), candle(1), candle(2)]
+        # The plugin is not called before, by the time of the loop.
+        await asyncio.sleep(61.0)
         rig.hands.now += 21.0
         await eventually(lambda: supervised.stream.status == "connected")
         assert told(rig) == [(0, False), (1, False), (2, False)]

@@ -1,7 +1,7 @@
 """Stored candles that carry nothing beside prices and volume are asked for once, when somebody wants them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import orjson
 import pytest
@@ -42,6 +42,7 @@ class Source:
         self.bare: set[int] = set()
         self.changed: dict[int, Candle] = {}
         self.failure: ProviderError | None = None
+        self.on_call: Callable[[], None] = lambda: None
 
     def budgets(self) -> Sequence[Budget]:
         return ()
@@ -51,6 +52,7 @@ class Source:
 
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         self.asked.append((start, end))
+        self.on_call()
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
@@ -178,7 +180,28 @@ async def test_other_values_that_come_along_are_a_revision_and_other_extras_one_
 
 async def test_another_past_is_asked_for_again(bench: Bench) -> None:
     assert await bench.trades(0, 3, encoded=True) == [3] * 3
-    bench.store.void("p", PastChange(KEY))
+    bench.store.removals.void("p", PastChange(KEY))
     await bench.store.add("p", KEY, [Candle(*full(FIRST + 60 * n)) for n in range(3)], Span(0, FIRST + 180))
     assert await bench.trades(0, 3, encoded=True) == [3] * 3
     assert bench.source.asked == [page(0, 3)] * 2
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+async def test_a_past_that_changes_while_extras_are_asked_for_is_asked_for_again(bench: Bench, encoded: bool) -> None:
+    def change() -> None:
+        bench.source.on_call = lambda: None
+        bench.source.changed = {FIRST + 60 * n: full(FIRST + 60 * n, trades=7) for n in range(900)}
+        bench.history.change_past(bench.source, PastChange(KEY))
+
+    bench.source.on_call = change
+    # Not those that were stored before it, which carry nothing.
+    assert await bench.trades(0, 5, encoded=encoded) == [7] * 5
+
+
+@pytest.mark.parametrize("encoded", [True, False])
+async def test_a_past_that_never_stays_the_same_is_refused_after_some_attempts(bench: Bench, encoded: bool) -> None:
+    bench.store.removals.void("p", PastChange(KEY))
+    bench.source.on_call = lambda: bench.history.change_past(bench.source, PastChange(KEY))
+    with pytest.raises(ProviderUnavailable, match="P changes the history of X again and again"):
+        await bench.trades(0, 5, encoded=encoded)
+    assert 5 <= len(bench.source.asked) <= 30

@@ -113,6 +113,32 @@ def test_a_past_that_is_another_one_is_asked_for_anew() -> None:
     assert told(fold.complete([part(0, 7.0)], None)) == [(0, 1.0, 2.0, False)]
 
 
+def test_it_says_that_nothing_is_missing_between_two_periods_unless_a_gap_is() -> None:
+    fold = fold_since(0)
+    follows = []
+    for minute in (1, 11, 21):
+        fold.take(update(minute, is_closed=True))
+        follows.append(fold.follows)
+        if minute == 11:
+            fold.lose(SeriesGap(START + 16 * M, START + 17 * M))
+    assert follows == [None, START, None]
+
+
+def test_the_first_part_of_a_recording_may_not_be_the_first_of_its_period() -> None:
+    fold = CandleFold(KEY, Periods("5m", "1m", is_utc_grid=True), lambda: START, is_recorded=True)
+    assert fold.take(update(2)) == []
+    lacking = fold.lacking
+    assert lacking == (START, START + 5 * M)
+    fold.leave_out()
+    for minute in (2, 3, 4):
+        assert fold.take(update(minute, is_closed=True)) == []
+    assert fold.take(update(3, 7.0, is_closed=True, is_revised=True)) == []
+    assert (fold.lacking, fold.revised) == (None, {})
+    assert told(fold.take(update(6))) == [(5, 1.0, 1.0, False)]
+    whole = CandleFold(KEY, Periods("5m", "1m", is_utc_grid=True), lambda: START, is_recorded=True)
+    assert told(whole.take(update(0))) == [(0, 1.0, 1.0, False)]
+
+
 # -- any play ---------------------------------------------------------------------------------------------------------
 
 

@@ -101,3 +101,13 @@ def test_refused_plugin_is_named_and_exits_1(here: Path) -> None:
     assert result.exit_code == 1
     assert "refused     " in result.output
     assert "broken.py: " in result.output
+
+
+def test_relays_that_share_their_work_are_explained_without_the_password(here: Path) -> None:
+    (here / "relay.toml").write_text('[cluster]\nnats = "tls://me:hunter2@nats.example.org:4222"\nshards = 2\n')
+    result = check()
+    assert result.exit_code == 0
+    told = "shares its work with those of the namespace relay, over NATS at tls://***@nats.example.org:4222"
+    assert f"relays      {told}\n" in result.output
+    assert "hunter2" not in result.output
+    assert lines_of(result)["[cluster] shards 2"] == "[cluster] shards in relay.toml"

@@ -26,6 +26,10 @@ def snapshot(*times: int, last_is_closed: bool = False, is_complete: bool = True
     return Snapshot(BTC, tuple(map(candle, times)), last_is_closed, is_complete, 9, {})
 
 
+def gap(start: int, end: int) -> Gap:
+    return Gap(BTC, start, end, "", {})
+
+
 def under_way(interval: str = "1m", last: int = START) -> Progress:
     """Return a progress that saw one candle close."""
     progress = Progress(interval, StreamOptions())
@@ -129,7 +133,7 @@ def test_revision_to_what_the_reader_has_is_not_told() -> None:
 
 def test_what_a_revision_brought_of_a_gap_is_not_brought_again() -> None:
     progress = under_way()
-    progress.take_gap(START + 60, START + 120)
+    progress.take_gap(gap(START + 60, START + 120))
     assert progress.take_update(update(START + 120, is_closed=False))
     assert progress.take_update(update(START + 60, is_revised=True))
     assert not progress.take_update(update(START + 60, is_closed=False))
@@ -150,7 +154,7 @@ def test_what_came_before_the_first_candle_is_not_told() -> None:
 
 def test_open_candle_never_goes_back() -> None:
     progress = under_way()
-    progress.take_gap(START + 60, START + 120)
+    progress.take_gap(gap(START + 60, START + 120))
     assert progress.take_update(update(START + 120, is_closed=False))
     assert not progress.take_update(update(START + 60, is_closed=False))
     assert progress.take_update(update(START + 60))
@@ -170,7 +174,7 @@ def test_what_a_resume_lacks_is_told_as_gaps(times: list[int], gaps: list[tuple[
     past = snapshot(*(START + time for time in times), is_complete=False)
     found = under_way().take_snapshot(past, START + 310)
     assert gaps_of(found) == [(START + start, START + end) for start, end in gaps]
-    assert [gap.wire["to"] for gap in found if isinstance(gap, Gap)] == [START + end for _, end in gaps]
+    assert [one.wire["to"] for one in found if isinstance(one, Gap)] == [START + end for _, end in gaps]
 
 
 def test_candle_that_is_open_now_is_no_gap() -> None:
@@ -180,14 +184,14 @@ def test_candle_that_is_open_now_is_no_gap() -> None:
 
 def test_a_relay_that_tells_of_a_gap_tells_of_all_and_the_rest_is_a_closed_market() -> None:
     progress = under_way()
-    progress.take_gap(START + 120, START + 240)
+    progress.take_gap(gap(START + 120, START + 240))
     found = progress.take_snapshot(snapshot(START + 60, START + 240, START + 360, is_complete=False), START + 370)
     assert gaps_of(found) == []
 
 
 def test_gap_of_an_earlier_connection_hides_none() -> None:
     progress = under_way()
-    progress.take_gap(START - 120, START)
+    progress.take_gap(gap(START - 120, START))
     progress.confirm(START + 600)
     assert gaps_of(progress.take_snapshot(snapshot(START + 120, is_complete=False), START + 130)) == [
         (START + 60, START + 120)

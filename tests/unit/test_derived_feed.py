@@ -230,6 +230,21 @@ async def test_a_candle_of_which_a_part_was_found_or_revised_later_is_revised(tm
         assert told[-1].candle.volume == 8.0
 
 
+async def test_a_revised_candle_of_which_another_part_is_in_doubt_is_asked_for_until_it_is_known(
+    tmp_path: Path,
+) -> None:
+    async with carried(tmp_path, known=5, has_every_candle=True) as one:
+        told = await one.tell_the_first()
+        one.plugin.known = [part(minute, 4.0 if minute == 3 else 1.0) for minute in range(-20, 5) if minute != 1]
+        one.rig.history.change_past(one.rig.provider, PastChange(A))
+        asked = one.plugin.asked
+        one.say(3, 4.0, is_closed=True)
+        await eventually(lambda: one.plugin.asked > asked)
+        one.plugin.known = [part(minute, 4.0 if minute == 3 else 1.0) for minute in range(-20, 5)]
+        await one.pass_time(lambda: told[-1].key == FIVE and told[-1].is_revised)
+        assert told[-1].candle.volume == 8.0
+
+
 async def test_a_split_takes_the_candle_so_far_and_those_that_closed_anew(tmp_path: Path) -> None:
     async with carried(tmp_path, known=2) as one:
         told = await one.tell_the_first()

@@ -1,13 +1,13 @@
 """The past of an interval that a provider lacks: what is whole is given, what may lack a part is not, or is said to."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relay.core.clock import Clock, ProviderClock
 from relay.core.derived_intervals import Derivation
 from relay.core.model import Budget, Candle, ExtendedCandle, ProviderInfo, StreamKey
 from relay.core.periods import Periods
-from relay.core.spans import Span
+from relay.core.spans import Span, clip_spans
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
 from relay.history.derived_history import DerivedHistory
@@ -77,8 +77,10 @@ class Past:
             for spans in (self.said.unreadable, self.said.doubted)
         ]
         is_complete = not is_cut and not spans[0]
+        # A provider's candles begin somewhere: what is in doubt before the first one that was found is not said.
+        doubted = spans[1] if asked.start is not None or not found else clip_spans(spans[1], found[0].time, end)
         return PastCandles(
-            tuple(found), not is_open, is_complete, unreadable=() if is_cut else spans[0], doubted=spans[1]
+            tuple(found), not is_open, is_complete, unreadable=() if is_cut else spans[0], doubted=tuple(doubted)
         )
 
     async def stored(self, asked: HistoryRequest) -> PastCandles:
@@ -160,13 +162,73 @@ async def test_the_first_candle_of_a_young_instrument_is_whole() -> None:
     assert opened(await ask(Past(hours(-718, 750)), derivation=listed))[0] == -720
 
 
+async def test_the_first_part_that_is_known_begins_no_candle_while_older_ones_are_in_doubt() -> None:
+    # An answer that left out some rows is shorter than asked for, as one is before which there is nothing.
+    past = Past(hours(2, 30), said=Said(doubted=(Span(0, FIRST + 2 * H),)))
+    found = await ask(past, source=Source(has_every_candle=True))
+    assert (opened(found)[0], found.doubted) == (4, (Span(FIRST, FIRST + 4 * H),))
+    listed = FOUR._replace(listed_at=FIRST + 2 * H)
+    assert opened(await ask(past, source=Source(has_every_candle=True), derivation=listed))[0] == 0
+    # Where an hour may be without trades it is given, and who asks is told.
+    text = await history_of(past).text(HistoryRequest(Source(), KEY, None, None, 500), FOUR)
+    assert (text.chunk.times[0], text.doubted) == (FIRST, (Span(FIRST, FIRST + 4 * H),))
+
+
+async def test_an_open_candle_lacks_no_part_but_the_newest() -> None:
+    now = (NOW - FIRST) // H
+    begun = now // 4 * 4
+    source = Source(has_every_candle=True)
+    source.now = FIRST + now * H + 3.0
+    for lacked, is_given in ((begun, False), (now - 1, True)):
+        assert begun < now - 1
+        rows = [one for one in hours(begun - 8, 8 + now % 4 + 1) if one.time != FIRST + lacked * H]
+        said = Said(doubted=(Span(FIRST + lacked * H, FIRST + lacked * H + H),))
+        past = await ask(Past(rows, is_open=True, said=said), source=source)
+        assert (opened(past)[-1] == begun, past.last_is_closed) == (is_given, not is_given)
+        assert bool(past.doubted) is not is_given
+
+
+async def test_an_older_part_that_is_found_meanwhile_is_not_left_out() -> None:
+    past = Past(hours(2, 30))
+    ask_for = past.candles
+
+    async def candles(asked: HistoryRequest) -> PastCandles:
+        found = await ask_for(asked)
+        past.rows = hours(0, 32)
+        return found
+
+    past.candles = candles  # type: ignore[method-assign]
+    found = await ask(past)
+    assert (opened(found)[0], found.doubted) == (4, (Span(FIRST, FIRST + 4 * H),))
+    assert opened(await ask(past))[0] == 0
+
+
 async def test_what_a_recording_lacks_of_its_first_candle_was_traded_all_the_same() -> None:
     source = Source(is_recorded=True)
     assert opened(await ask(Past(hours(2, 30)), source=source))[0] == 4
     assert opened(await ask(Past(hours(2, 30)), source=source, start=FIRST, limit=2)) == [4, 8]
     assert opened(await ask(Past(hours(4, 30)), source=source))[0] == 4
     parts = await history_of(Past(hours(2, 2))).parts(source, KEY, FOUR, FOUR.periods.holding(FIRST))
-    assert not parts.is_whole
+    assert (parts.is_whole, parts.is_cut) == (False, True)
+    parts = await history_of(Past(hours(2, 2))).parts(
+        Source(has_every_candle=True), KEY, FOUR, FOUR.periods.holding(FIRST)
+    )
+    assert not parts.is_cut
+
+
+async def test_the_last_candle_of_a_recording_is_over_with_its_last_part_or_with_a_later_one() -> None:
+    source = Source(is_recorded=True)
+    ranges: list[dict[str, Any]] = [{}, {"start": FIRST}, {"end": FIRST + 8 * H}]
+    for limits in ranges:
+        past = await ask(Past(hours(0, 10)), source=source, **limits)
+        assert (opened(past), past.last_is_closed) == ([0, 4, 8], False)
+        assert (await ask(Past(hours(0, 12)), source=source, **limits)).last_is_closed
+        # Then there was none between, however long.
+        past = await ask(Past([*hours(0, 10), *hours(60, 1)]), source=source, end=FIRST + 8 * H)
+        assert (opened(past), past.last_is_closed) == ([0, 4, 8], True)
+    asked = HistoryRequest(source, KEY, None, None, 500)
+    stored = await history_of(Past(hours(0, 10))).stored(asked, FOUR)
+    assert (opened(stored), stored.last_is_closed) == ([0, 4], True)
 
 
 async def test_nothing_was_traded_at_the_beginning_where_older_candles_are_known() -> None:
@@ -264,6 +326,8 @@ async def test_revisions_are_the_candles_of_which_a_part_was_revised() -> None:
     found = await history.revisions(Source(), KEY, FOUR, of_parts, extended=False)
     assert [(one.time - FIRST) // H for one in found.candles] == [4, 20]
     assert found.is_complete
+    of_parts = Revisions([rows[5]], False, is_forgotten=True)
+    assert (await history.revisions(Source(), KEY, FOUR, of_parts, extended=False)).is_forgotten
     assert found.candles[0] == Candle(FIRST + 4 * H, 5.0, 9.0, 4.5, 8.5, 0.4)
 
 

@@ -270,7 +270,8 @@ def test_hook_says_each_of_its_arguments(hook: FunctionType) -> None:
 # -- facts about venues -------------------------------------------------------------------------------------------
 
 SOURCE = re.compile(r"\.md\b|https://|\barticle \d|OpenAPI|[Rr]ecorded|[Mm]easured|\b[Oo]ur\b|convention")
-VENUES = [path for venue in ("binance", "twelve_data") for path in sorted((ROOT / "providers" / venue).glob("*.py"))]
+VENUE_FOLDERS = ("binance", "binance_markets", "binance_usdm", "twelve_data")
+VENUES = [path for venue in VENUE_FOLDERS for path in sorted((ROOT / "providers" / venue).glob("*.py"))]
 
 
 def constants(source: str) -> Iterator[tuple[str, str]]:

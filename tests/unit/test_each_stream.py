@@ -82,7 +82,7 @@ class Losses:
         self.watchlist = Watchlist(
             streams,
             on_lose=lambda key, error, wait_s: self.lost.append((key, str(error), wait_s)),
-            on_reject=lambda key, reason: self.rejected.append((key, reason)),
+            on_reject=lambda key, error: self.rejected.append((key, str(error))),
         )
 
 
@@ -322,6 +322,49 @@ async def test_lost_stream_says_why_and_until_when_and_the_others_stay_connected
         await eventually(lambda: a.stream.status == "connected")
         assert "all streams of feed venue 1 are delivered again" in caplog.text
         assert rig.attempts.connects == 1
+
+
+async def test_an_update_just_before_a_loss_does_not_tell_that_the_stream_is_live(tmp_path: Path) -> None:
+    venue = Venue()
+    async with followed(venue, tmp_path, A) as (_, (a,)):
+        # The library has both at once, before the relay looks.
+        venue.follower.say(update(A, 0), update(A, 1))
+        venue.follower.end(A, ProviderUnavailable("it broke"))
+        await eventually(lambda: venue.follower.ended == [A])
+        await eventually(lambda: a.received == 3)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert a.stream.status == "reconnecting"
+        assert a.stream.message.startswith("it broke; the next attempt is at 20")
+
+
+async def test_a_stream_that_left_and_came_back_is_not_lost_by_what_was_before(tmp_path: Path) -> None:
+    losses, follower = Losses(A), Follower()
+    async with feed_of(follower, losses) as found:
+        follower.say(update(A))
+        await eventually(lambda: found)
+        follower.end(A, ProviderUnavailable("it broke"))
+        follower.queue(A).put_nowait(update(A, 1))
+        # All before the feed goes on.
+        losses.watchlist.remove(A)
+        losses.watchlist.add(A)
+        await eventually(lambda: len(found) == 2)
+    assert losses.lost == []
+
+
+async def test_what_a_refusal_keeps_from_clients_is_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    venue = Venue()
+    async with rig_of(venue, tmp_path) as rig:  # type: ignore[arg-type]
+        supervisor = rig.supervisor()
+        stream = rig.hub.stream("venue", A, A.symbol, supervisor)
+        supervisor.wanted(stream)
+        await eventually(lambda: venue.follower.calls)
+        venue.follower.end(A, UnknownSymbol("it was delisted", detail="code 7 of https://internal.example/a"))
+        await eventually(lambda: stream.status == "error")
+        assert stream.message.startswith("Venue refused A@1m: it was delisted; the next attempt is at 20")
+    assert "Venue refused A@1m: it was delisted (code 7 of https://internal.example/a)" in caplog.text
 
 
 async def test_the_same_loss_of_many_streams_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from relay import Candle
+from relay import BadAnswer, Candle
 from relay.testing import DoesNotConform, FaultName, Finding
 from relay.testing.comparison import compared, compared_open
 from relay.testing.findings import ADVICE, candle_text, fault_of_update, utc
+from relay.testing.watched_feed import shown
 from tests.support.mutants import MUTANTS
 
 GUIDE = (Path(__file__).parents[2] / "providers" / "README.md").read_text(encoding="utf-8")
@@ -26,6 +27,12 @@ def test_guide_explains_each_fault_in_the_words_of_the_check() -> None:
         str(fault): tuple(advice) for fault, advice in ADVICE.items()
     }
     assert set(ADVICE) == set(FaultName)
+
+
+def test_an_author_reads_what_an_error_keeps_from_clients() -> None:
+    error = BadAnswer("Shop described A wrongly", detail="provider shop: it is of\nB, not of A")
+    assert shown(error) == "BadAnswer: Shop described A wrongly (provider shop: it is of B, not of A)"
+    assert shown(TimeoutError()) == "TimeoutError"
 
 
 def test_mutants_have_names_of_their_own_and_cover_most_faults() -> None:

@@ -361,6 +361,19 @@ async def test_outage_of_years_between_two_spans_ends(bench: Bench) -> None:
     assert set(bench.provider.fetched.values()) == {1}
 
 
+async def test_the_last_candles_of_what_went_away_long_ago_are_found_in_a_few_calls() -> None:
+    # A little of its beginning is known, and far more than a page lies between.
+    provider = FakeProvider([minute(n) for n in range(60_000)], minute(200_000), page=1000)
+    async with bench_of(provider, Bench) as bench:
+        await bench.ask(start=START, end=minute(50))
+        provider.calls.clear()
+        past = await bench.ask(limit=2500)
+        assert past.candles == finals(*range(57_500, 60_000))
+        assert past.is_complete
+        assert len(provider.calls) <= 15
+        assert set(provider.fetched.values()) == {1}
+
+
 async def test_closed_market_is_asked_for_the_present_only() -> None:
     provider = FakeProvider([minute(n) for n in range(100)], minute(1000))
     async with bench_of(provider, Bench) as bench:

@@ -183,6 +183,32 @@ def test_a_built_in_provider_that_is_switched_off_is_not_imported(
     assert "offline" not in sys.modules
 
 
+@pytest.mark.parametrize(
+    ("content", "environ", "is_on"),
+    [
+        ("", {}, False),
+        ("", {"RELAY_WAITING": "x", "RELAY_OTHER_KEY": "x"}, False),
+        ("", {"RELAY_WAITING_KEY": ""}, False),
+        ("[waiting]\ndepth = 4", {}, True),
+        ("[providers.waiting]\nenabled = true", {}, True),
+        ("", {"RELAY_WAITING_API_KEY": "k"}, True),
+        ("", {"RELAY_WAITING_ENABLED": "yes"}, True),
+        ("[waiting]\ndepth = 4\n[providers.waiting]\nenabled = false", {}, False),
+        ("[waiting]\ndepth = 4", {"RELAY_WAITING_ENABLED": "no"}, False),
+        ("[providers.kraken]\nuses = 'waiting'\nexchange = 'kraken'", {}, False),
+    ],
+)
+def test_a_built_in_provider_that_waits_is_off_until_the_configuration_says_anything_about_it(
+    host_of: Host, modules: Callable[[str, str], None], content: str, environ: dict[str, str], is_on: bool
+) -> None:
+    modules("waiting", source_of("exchanges", ('name="exchanges"', 'name="waiting"')))
+    host = host_of(content, environ, builtin=(("waiting:Exchanges", "if configured"),))
+    assert host.failures == []
+    assert ("waiting" in host.loaded, "waiting" in host.switched_off) == (is_on, not is_on)
+    assert ("waiting" in sys.modules) == (is_on or "uses" in content)
+    assert ("kraken" in host.loaded) == ("uses" in content)
+
+
 def test_an_instance_of_a_provider_that_is_switched_off_works(
     host_of: Host, modules: Callable[[str, str], None]
 ) -> None:
@@ -201,7 +227,10 @@ def test_an_instance_can_be_switched_off_by_its_variable(host_of: Host) -> None:
 
 def test_a_file_that_is_switched_off_is_not_bound(host_of: Host) -> None:
     host = host_of("[providers.exchanges]\nenabled = false", builtin=BUILTIN)
-    assert (list(host.loaded), list(host.switched_off)) == (["binance", "twelve_data"], ["exchanges"])
+    assert (list(host.loaded), list(host.switched_off)) == (
+        ["binance", "twelve_data"],
+        ["binance_usdm", "exchanges"],
+    )
 
 
 def test_a_relay_in_which_all_is_switched_off_says_so(host_of: Host) -> None:
@@ -520,6 +549,23 @@ def test_what_a_plugin_imports_that_is_not_in_the_api_is_said_in_one_sentence(tm
     assert own.error.startswith("ImportError: cannot import name 'no_such_thing' from 'relay.core'")
 
 
+def test_a_plugin_of_a_later_api_that_gives_and_marks_more_is_told_what_to_install(tmp_path: Path) -> None:
+    begin = "from relay import ProviderInfo, hookimpl\n@hookimpl\ndef relay_provider():\n    return ProviderInfo("
+    end = ")\n@hookimpl\nasync def relay_stream(watchlist):\n    yield\n"
+    info = "'later', (2, 9), 'L', ('demo',), ('1m',)"
+    (tmp_path / "field.py").write_text(f"{begin}{info}, planet='Mars'{end}")
+    (tmp_path / "hook.py").write_text(f"{begin}{info}{end}@hookimpl\ndef relay_planet(settings):\n    pass\n")
+    (tmp_path / "argument.py").write_text(f"{begin}{info}{end.replace('watchlist', 'watchlist, planet')}")
+    host = PluginHost()
+    host.load((), [str(tmp_path / f"{name}.py") for name in ("field", "hook", "argument")], installed=False)
+    install = "install a newer market-relay, or an older version of the plugin"
+    assert [failure.error for failure in host.failures] == [
+        f"gives ProviderInfo the field planet, which provider API 2.1 does not have; {install}",
+        f"needs provider API 2.9, this relay has 2.1; {install}",
+        f"needs provider API 2.9, this relay has 2.1; {install}",
+    ]
+
+
 # -- lines of a plugin -----------------------------------------------------------------------------
 
 
@@ -666,3 +712,21 @@ def test_what_a_number_has_to_be_is_said_without_ends_that_are_none(
     with pytest.raises(ConfigError) as caught:
         host_of(f"[acme]\na = {value}\n", plugins=(), builtin=(plugin_of("acme", setting),))
     assert str(caught.value) == f"a in [acme]: {said}"
+
+
+# -- a provider for instances only -----------------------------------------------------------------
+
+RELAY = (("providers.relay:RelayProvider", "if used"),)
+
+
+def test_a_provider_for_instances_is_only_where_one_uses_it(host_of: Host) -> None:
+    host = host_of(builtin=RELAY)
+    assert (host.loaded.keys() & {"relay"}, host.switched_off.keys() & {"relay"}) == (set(), set())
+    host = host_of("[providers.upstream]\nuses = 'relay'\nurls = ['http://127.0.0.1:1']\n", builtin=RELAY)
+    assert (host.loaded.keys() & {"relay", "upstream"}, host.failures) == ({"upstream"}, [])
+
+
+@pytest.mark.parametrize("also", ["", "[providers.upstream]\nuses = 'relay'\nurls = 'http://127.0.0.1:1'\n"])
+def test_settings_of_a_provider_for_instances_belong_to_an_instance(host_of: Host, also: str) -> None:
+    with pytest.raises(ConfigError, match=r"\[relay\] needs an instance; write \[providers.NAME\] with uses"):
+        host_of(f"{also}[relay]\nurls = ['http://127.0.0.1:1']\n", builtin=RELAY)

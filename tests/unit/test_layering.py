@@ -26,7 +26,7 @@ LAYERS = [
     {"relay.plugins", "relay.web.pages", "relay.web.access", "relay.web.stream_totals", "relay.web.aiohttp_seams"},
     {"relay", "relay.history", "relay.instruments", "relay.packaging", "relay.testing", "relay.web.inlet"},
     {"relay.supervision", "relay.web.contract", "relay.web.idle_connections"},
-    {"relay.web.ws", "relay.web.middleware"},
+    {"relay.web.ws", "relay.web.middleware", "relay.cluster"},
     {"relay.web.ops"},
     {"relay.web.http"},
     {"relay.web.facades"},

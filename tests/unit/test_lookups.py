@@ -189,6 +189,27 @@ async def test_failure_is_told_for_a_moment_and_a_wait_that_is_asked_for_is_kept
     assert (lookups.get("AAPL"), lookups.problem) == (share("AAPL"), None)
 
 
+async def test_a_provider_that_asks_to_wait_is_asked_for_no_other_symbol_meanwhile(
+    lookups_of: MakeLookups, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop("AAPL", "TSLA")
+    lookups = lookups_of(shop)
+    shop.error = RateLimited("slow down", 90.0, detail="banned by 10.0.0.7")
+    await lookups.ask("NOPE")
+    shop.error = None
+    await asyncio.sleep(30)
+    await lookups.ask("AAPL")
+    assert shop.asked == ["NOPE"]
+    missing = lookups.missing("AAPL")
+    assert missing is not None
+    assert missing.text == "slow down"
+    assert lookups.asks_in_s("AAPL") == pytest.approx(60.0, abs=1.0)
+    await asyncio.sleep(61)
+    await lookups.ask("TSLA")
+    assert lookups.get("TSLA") == share("TSLA")
+    assert caplog.text.count("slow down (banned by 10.0.0.7)") == 1
+
+
 async def test_who_waits_for_a_provider_that_hangs_is_told_so_and_the_answer_still_counts(
     lookups_of: MakeLookups,
 ) -> None:
@@ -329,6 +350,10 @@ async def test_symbol_that_nobody_has_is_unknown_with_a_suggestion(start: Start)
         "unknown symbol 'APPL': Shop does not have it; did you mean AAPL?",
     )
     assert bare.message == "unknown symbol 'APPL': no provider lists it; did you mean AAPL?"
+    # The list of symbols has those that somebody asked for.
+    nothing = await subscribe(directory, None, "ZZZZZZZZ")
+    assert isinstance(nothing, RequestError)
+    assert nothing.message == "unknown symbol 'ZZZZZZZZ': no provider lists it"
 
 
 async def test_several_symbols_are_asked_for_beside_each_other(start: Start) -> None:

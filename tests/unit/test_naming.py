@@ -36,7 +36,7 @@ def test_modules_are_imported_by_their_own_names() -> None:
 
 
 OF_THE_READER = {"bitstamp.py", "ccxt_exchange.py", "xetra.py", "my_provider.py"}
-GUIDES = ("README.md", "relay/README.md", "providers/README.md", ".github/CONTRIBUTING.md")
+GUIDES = ("README.md", "relay/server/README.md", "providers/README.md", ".github/CONTRIBUTING.md")
 
 
 @pytest.mark.parametrize("guide", GUIDES)

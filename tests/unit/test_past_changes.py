@@ -12,7 +12,9 @@ from relay.core.clock import Clock
 from relay.core.errors import RateLimited
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.past_change import PastChange
+from relay.core.periods import Periods
 from relay.core.spans import FOREVER, Span
+from relay.core.trading_calendar import TradingCalendar
 from relay.history.live_edge import live_of
 from relay.history.requests import PastCandles
 from relay.history.settling import Settling
@@ -20,9 +22,11 @@ from relay.history.snapshot import splice
 from relay.protocol.client_requests import PastWanted, SubscribeOptions
 from relay.streams.hub import Hub
 from relay.streams.outdated import change_past
-from relay.streams.series import REMEMBERED, Series
+from relay.streams.series import Series
 from relay.streams.subscriptions import Stream
+from relay.streams.told_candles import REMEMBERED
 from tests.support.feeder import Feeder
+from tests.support.moments import at as moment
 from tests.support.supervised_provider import MINUTE, A, Remembering, rig_of
 
 KEY = StreamKey("AAA", "1m")
@@ -164,6 +168,29 @@ async def test_nothing_old_is_given_to_who_comes_next() -> None:
     hub.close()
 
 
+SUNDAY, MONDAY = moment("2026-03-08 00:00:00"), moment("2026-03-09 00:00:00")
+
+
+@pytest.mark.parametrize("one_interval", [False, True])
+async def test_a_built_week_is_void_of_which_only_a_day_before_its_open_time_changed(one_interval: bool) -> None:
+    hub = Hub(Clock())
+    feeder = Feeder(clock=Clock(wall=lambda: MONDAY + 20 * 86_400.0, monotonic=lambda: 800.0))
+    days = hub.stream("p", StreamKey("EUR", "1d"), "EUR", feeder)
+    weeks = hub.stream("p", StreamKey("EUR", "1w"), "EUR", feeder)
+    forex = TradingCalendar("America/New_York", "1700-1700")
+    weeks.base, weeks.periods = days, Periods("1w", "1d", calendar=forex)
+    for week in range(-1, 2):
+        hub.publish(weeks, PriceUpdate(weeks.key, Candle(MONDAY + week * 7 * 86_400, 1, 1, 1, 1, 1.0), is_closed=True))
+    # Sunday of currencies is a part of the week that follows.
+    assert weeks.periods.holding(SUNDAY).opens == MONDAY
+    change_past(hub, "p", PastChange(days.key, before=MONDAY, after=SUNDAY, one_interval=one_interval))
+    assert weeks.outdated is not None
+    assert weeks.outdated.start <= MONDAY < weeks.outdated.end
+    # The week before ended on Friday, but may hold a part of that time as far as anybody knows.
+    assert weeks.series.void == {MONDAY, MONDAY - 7 * 86_400}
+    hub.close()
+
+
 # -- for how long ----------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +245,7 @@ def test_client_takes_what_is_told_again_even_if_it_is_the_same() -> None:
     assert not progress.take_update(heard(10, is_revised=True))
     progress.take_outdated(0, 660)
     assert progress.take_update(heard(10, is_revised=True, revision=7))
-    assert progress.revision == 7
+    assert progress.request()["revision"] == 7
 
 
 def test_client_that_is_cut_off_before_the_new_prices_asks_for_them() -> None:

@@ -241,6 +241,22 @@ def test_days_of_trading_are_grouped_by_their_date(day: int, interval: str) -> N
     assert period.opens <= session.sessions[0].opens < period.ends
 
 
+@given(
+    st.sampled_from(["3d", "1w", "1M"]),
+    st.sampled_from([NYSE, FOREX, TOKYO, None]),
+    st.integers(0, 700),
+    st.sampled_from([0, 5 * HOUR, 16 * HOUR, None]),
+)
+def test_a_candle_opens_with_its_first_day_or_so_much_later_as_is_said(
+    interval: str, calendar: TradingCalendar | None, day: int, hour: int | None
+) -> None:
+    periods = Periods(interval, "1d", calendar=calendar)
+    opened = START // DAY * DAY + day * DAY + (hour or 0)
+    if hour is None and calendar is not None:
+        opened = calendar.day_of(opened).sessions[0].opens
+    assert periods.holding(opened).opens <= opened + periods.ahead_s
+
+
 def test_a_month_of_utc_is_what_the_calendar_says() -> None:
     months = Periods("1M", "1d", is_utc_grid=True)
     opened = START

@@ -58,15 +58,16 @@ def test_plugins_shows_instances_what_is_off_older_and_replaced(here: Path) -> N
     assert result.exit_code == 0
     rows = [row for row in lines(result) if row[0] != "setting"]
     exchanges, first = f"file:{PLUGINS / 'exchanges.py'}:Exchanges", f"file:{PLUGINS / 'first_api.py'}:FirstApi"
-    assert [(row[0], row[1], row[2], row[-1]) for row in rows[:6]] == [
+    assert [(row[0], row[1], row[2], row[-1]) for row in rows[:7]] == [
         ("binance", "ready", f"file:{PLUGINS / 'other_binance.py'}", "-"),
         ("exchanges", "needs exchange", exchanges, "-"),
         ("first_api", "needs a key", first, "-"),
         ("kraken", "ready", exchanges, "exchanges"),
         ("twelve_data", "off", "builtin:TwelveDataProvider", "-"),
+        ("binance_usdm", "off", "builtin:BinanceUsdmProvider", "-"),
         ("coinbase", "off", exchanges, "exchanges"),
     ]
-    assert rows[6:] == [
+    assert rows[7:] == [
         ["older", "first_api", f"{first} is written for provider API 1 and works as it is; this relay has 2.1"],
         [
             "replaced",
@@ -81,7 +82,7 @@ def test_plugins_shows_each_setting_with_its_help_and_whether_it_is_set(here: Pa
     assert found["[providers.kraken] api_key"] == [
         "a secret",
         "none",
-        "RELAY_KRAKEN_API_KEY",
+        "RELAY_KRAKEN_API_KEY or RELAY_KRAKEN_API_KEY_FILE",
         "api_key in [providers.kraken]",
         "The key",
     ]
@@ -92,7 +93,8 @@ def test_plugins_shows_each_setting_with_its_help_and_whether_it_is_set(here: Pa
         "RELAY_KRAKEN_DEPTH",
         "How deep",
     ]
-    assert found["[exchanges] api_key"][2:4] == ["RELAY_EXCHANGES_API_KEY or EXCHANGES_KEY", "not set"]
+    names = [name + end for name in ("RELAY_EXCHANGES_API_KEY", "EXCHANGES_KEY") for end in ("", "_FILE")]
+    assert found["[exchanges] api_key"][2:4] == [" or ".join(names), "not set"]
     assert found["[exchanges] quotes"][:2] == ["texts, with commas", "USD, EUR"]
     assert found["[exchanges] options"][:2] == ["a table, in the file only", "a table of retries"]
     assert found["[exchanges] testnet"][:2] == ["true or false", "false"]
@@ -108,6 +110,7 @@ def test_plugins_as_json_has_all_of_it(here: Path) -> None:
         "first_api": ("needs a key", None),
         "kraken": ("ready", "exchanges"),
         "twelve_data": ("off", None),
+        "binance_usdm": ("off", None),
         "coinbase": ("off", "exchanges"),
     }
     kraken = next(one for one in answer["providers"] if one["name"] == "kraken")
@@ -120,7 +123,7 @@ def test_plugins_as_json_has_all_of_it(here: Path) -> None:
         "values": "a secret",
         "help": "The key",
         "default": "none",
-        "variables": ["RELAY_KRAKEN_API_KEY"],
+        "variables": ["RELAY_KRAKEN_API_KEY", "RELAY_KRAKEN_API_KEY_FILE"],
         "is_set": True,
         "given_by": "api_key in [providers.kraken]",
     }

@@ -11,6 +11,7 @@ from relay.core.clock import Clock
 from relay.core.errors import ConfigError
 from relay.core.model import Instrument, StreamKey
 from relay.core.spans import Span
+from relay.core.written_numbers import written_candle
 from relay.instruments.saved_list import rows_of
 from relay.storage.recorded_candles import RecordedCandles, take_in
 from relay.storage.store import Store
@@ -60,6 +61,21 @@ async def test_a_database_tells_its_instruments_too(tmp_path: Path) -> None:
         assert [*found] == ["BTCUSDT"]
         assert (found["BTCUSDT"].price_step, found["BTCUSDT"].asset_class) == ("0.01", "crypto")
         assert instruments_of(recording, "broken") == {}
+
+
+async def test_extras_are_known_where_candles_have_the_texts_of_their_provider(tmp_path: Path) -> None:
+    texts = ("1.50", "2.50", "1.00", "2.00", "7.0", "14.0", "3.0", "6.0")
+    written = [written_candle(START + 60 * number, texts, trades=9) for number in range(3)]
+    extras = {"exchange_info": {"filters": [1]}}
+    known = [Instrument(key.symbol, "crypto", key.symbol, "USDT", extras=extras) for key in (BTC, ETH)]
+    store = await Store.open(tmp_path / "relay.db", Clock())
+    await store.add("binance", BTC, written, Span(START, START + 121))
+    await store.add("binance", ETH, walk(2, "1h", extended=True), Span(START, START + 3601))
+    await store.documents.put("instruments:binance", rows_of(known))
+    await store.close()
+    with closing(open_recording([str(tmp_path / "relay.db")])) as recording:
+        found = instruments_of(recording, "binance")
+    assert (found["BTCUSDT"].extras, found["ETHUSDT"].extras) == (extras, None)
 
 
 def test_files_are_put_together_and_know_no_instruments(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ async def test_a_refused_stream_rests_in_error_and_comes_back_by_itself(
         await eventually(lambda: status(stream) == "connected")
         assert other.status == "connected"
         later(rig.hands, supervisor, 1.0)
-        said = [line.getMessage() for line in caplog.records if line.name.endswith("supervisor")]
+        said = [line.getMessage() for line in caplog.records if line.name.endswith("refused_streams")]
         assert len(said) == 2
         assert said[0].startswith("A@1m is in error: Scripted refused A@1m: busy; the next attempt is at ")
         assert said[1] == "A@1m is no longer in error: Scripted refused A@1m: busy"

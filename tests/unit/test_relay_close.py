@@ -105,6 +105,47 @@ async def test_earlier_settings_are_let_go_of_when_the_last_feed_and_call_with_t
     assert plugin.closed == ["first", "second", "third"]
 
 
+async def test_settings_that_come_back_while_something_runs_with_them_are_not_let_go_of() -> None:
+    plugin = Client()
+    async with open_provider(plugin, {"key": "first"}) as provider:
+        updates = provider.stream(Watchlist([A]))
+        await anext(updates)
+        provider.reconfigure({"key": Secret("second")})
+        plugin.clients.append("second")
+        provider.reconfigure({"key": Secret("first")})
+        again = provider.stream(Watchlist([A]))
+        await anext(again)
+        await updates.aclose()
+        await asyncio.sleep(1)
+        assert plugin.clients == ["first"]
+        await again.aclose()
+    assert plugin.closed == ["second", "first"]
+
+
+async def test_settings_are_a_key_by_which_a_plugin_keeps_what_it_made_of_them() -> None:
+    kept: dict[Mapping[str, Any], str] = {}
+
+    class Keeping(Client):
+        @hookimpl
+        async def relay_candles(self, settings: Mapping[str, Any]) -> list[Candle]:
+            kept[settings] = settings["key"].reveal()
+            return []
+
+        @hookimpl
+        async def relay_close(self, settings: Mapping[str, Any]) -> None:  # type: ignore[override]
+            self.closed.append(kept.pop(settings))
+
+    plugin = Keeping()
+    async with open_provider(plugin, {"key": "first"}) as provider:
+        for _ in range(2):
+            await provider.candles(A, None, 1, 1)
+        provider.reconfigure({"key": Secret("second")})
+        await provider.candles(A, None, 1, 1)
+        await eventually(lambda: plugin.closed == ["first"])
+        assert [*kept.values()] == ["second"]
+    assert (plugin.closed, kept) == (["first", "second"], {})
+
+
 async def test_a_feed_that_fails_lets_go_of_its_settings(caplog: pytest.LogCaptureFixture) -> None:
     plugin = Client()
     async with open_provider(plugin, {"key": "first"}) as provider:

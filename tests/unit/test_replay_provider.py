@@ -53,7 +53,7 @@ class Follower:
             keys,
             on_accept=self.accepted.append,
             on_pause=lambda *said: self.paused.append(said),
-            on_reject=lambda *said: self.rejected.append(said),
+            on_reject=lambda key, error: self.rejected.append((key, str(error))),
         )
         self._provider = provider
         self._now = now

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, ExtendedCandle, PriceUpdate, StreamKey, widened
+from relay.streams.catching_up import Missing
 from relay.streams.gaps import MOST, SeriesGap
-from relay.streams.series import MOST_HELD, REMEMBERED, Missing, Series
+from relay.streams.judged_updates import MOST_HELD
+from relay.streams.series import Series
+from relay.streams.told_candles import REMEMBERED
 
 MINUTE = StreamKey("BTCUSDT", "1m")
 DAY = 86_400

@@ -59,7 +59,7 @@ DEFAULTS = {
     "allowed_origins": (),
     "max_clients": 10000,
     "max_clients_per_address": 1000,
-    "max_streams_per_client": 200,
+    "max_streams_per_client": 0,
     "max_streams": 2000,
     "max_connects_per_minute": 0,
     "max_requests_per_second": 50,
@@ -187,6 +187,14 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
     config = config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(empty), "RELAY_TWELVE_DATA_API_KEY_FILE": str(empty)})
     assert not config.tokens
     assert not settings_of(config, "twelve_data")["api_key"]
+    said = mistakes_of(config)
+    assert [line.partition(" names a file with nothing in it")[0] for line in said if "nothing in it" in line] == [
+        "RELAY_TOKENS_FILE",
+        "RELAY_TWELVE_DATA_API_KEY_FILE",
+    ]
+    # As systemd leaves it where a credential is missing.
+    empty.write_text(" ")
+    assert mistakes_of(config_of("", tmp_path, {"RELAY_TOKENS_FILE": str(empty)})) == []
     # What is no secret is given as it is.
     assert config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}).port == 8000
     assert "RELAY_PORT_FILE" in mistakes_of(config_of("", tmp_path, {"RELAY_PORT_FILE": str(secret)}))[0]
@@ -601,3 +609,37 @@ def test_a_default_is_a_value_that_can_be_given(setting: RelaySetting) -> None:
     if setting.default not in ("", ()) and not setting.is_secret:
         is_list = isinstance(setting.default, tuple)
         assert setting.parse(",".join(setting.default) if is_list else str(setting.default)) == setting.default
+
+
+# -- several relays ----------------------------------------------------------------------------------
+
+
+def test_the_table_cluster_of_the_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('[cluster]\nnats = ["nats://a:4222", "tls://b:4222"]\nnode = "one"\nshards = 4\n')
+    config = load_config({}, {"RELAY_CLUSTER_NODE": "two"}, str(file))
+    assert config.cluster_nats == ("nats://a:4222", "tls://b:4222")
+    assert (config.cluster_node, config.cluster_shards, config.cluster_namespace) == ("two", 4, "relay")
+    assert config.sources["cluster_shards"] == f"[cluster] shards in {file}"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[cluster]\nnast = 1", "unknown key 'nast' in [cluster]"),
+        ("cluster = 1", "1 is not a table; write [cluster]"),
+        ('cluster_node = "a"', "unknown key 'cluster_node'"),
+        ('[cluster]\nnats = "http://a"', "has an address that is none of NATS"),
+        ('[cluster]\nnats = "nats://user:secret@"', "has an address that is none of NATS"),
+        ('[cluster]\nnode = "a b"', "is not a name of a relay"),
+        ('[cluster]\nnamespace = "a.b"', "is not a namespace"),
+        ("[cluster]\nshards = 65", "has to be from 1 to 64"),
+    ],
+)
+def test_what_is_wrong_with_the_table_cluster_is_said(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load_config({}, {}, str(file))
+    assert complaint in str(raised.value)
+    assert "secret" not in str(raised.value)

@@ -1,11 +1,9 @@
 """After a split is reported nothing has a price from before it, whatever was under way. No sockets, no real time."""
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 
-import orjson
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -20,31 +18,20 @@ from relay import (
     Watchlist,
     hookimpl,
 )
-from relay.config.settings import Config
-from relay.core.clock import Clock, ProviderClock
+from relay.core.clock import Clock
 from relay.core.errors import ProviderError, StoreError
 from relay.core.model import StreamKey
 from relay.core.past_change import PastChange
-from relay.history.final_candles import News
 from relay.history.live_edge import live_of
 from relay.history.requests import HistoryRequest
-from relay.history.service import HistoryService
-from relay.instruments.directory import Directory, Target
-from relay.plugins.loader import PluginHost
-from relay.plugins.provider import Provider, new_session
+from relay.instruments.directory import Target
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.storage.chunks import decode
-from relay.storage.store import Store
-from relay.streams.hub import Hub
-from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Stream
-from relay.supervision.supervisor import Supervisor
-from relay.web.access.access import Access, Caller
-from relay.web.ws.context import ConnectionContext
-from relay.web.ws.subscriptions import ClientSubscriptions
+from tests.support.examples import examples
+from tests.support.played_relay import START, ClientWire, PlayedRelay, clock_of, played_relay
 from tests.support.virtual_time import VirtualLoop, run
 
-START = 1_764_000_000
 KEY = StreamKey("ACME", "1m")
 OLD = 4000.0
 """Prices from before the split are this or more, and those from after it are less."""
@@ -161,7 +148,7 @@ class Exchange:
         return [self.candle(time, is_late=is_late) for time in (times[-limit:] if start is None else times[:limit])]
 
 
-class Wire:
+class Wire(ClientWire):
     """A client's side: what it holds by what it was told, and what was wrong with that."""
 
     def __init__(self, loop: VirtualLoop, exchange: Exchange) -> None:
@@ -174,18 +161,7 @@ class Wire:
         self._newest = -1
         self._gap_from = 1 << 60
 
-    def write(self, data: bytes) -> None:
-        at = 0
-        while at < len(data):
-            length, head = data[at + 1], 2
-            if length == 126:
-                length, head = int.from_bytes(data[at + 2 : at + 4], "big"), 4
-            elif length == 127:
-                length, head = int.from_bytes(data[at + 2 : at + 10], "big"), 10
-            self._take(orjson.loads(data[at + head : at + head + length]))
-            at += head + length
-
-    def _take(self, message: dict[str, Any]) -> None:
+    def take(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
         if message["type"] == "snapshot":
             candles = [Candle(**candle) for candle in message["candles"]]
@@ -234,12 +210,6 @@ class Wire:
         if not times or times[-1] < START + self._loop.now - 130:
             self.faults.append(f"{joiner} hears nothing any more: {times[-1:]}")
 
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def is_closing(self) -> bool:
-        return False
-
 
 def faults_of(candles: list[Candle], exchange: Exchange, what: str) -> list[str]:
     """Say what is wrong with what somebody is given now."""
@@ -256,21 +226,20 @@ def faults_of(candles: list[Candle], exchange: Exchange, what: str) -> list[str]
 class Scene:
     """The relay's parts around one exchange."""
 
-    def __init__(self, loop: VirtualLoop, play: Play, exchange: Exchange, provider: Provider) -> None:
+    def __init__(self, loop: VirtualLoop, play: Play, exchange: Exchange, relay: PlayedRelay) -> None:
         self.loop = loop
         self.play = play
         self.exchange = exchange
-        self.provider = provider
+        self.relay = relay
         self.faults: list[str] = []
         self.renewals: list[list[asyncio.Task[None]]] = []
 
-    async def run(self, context: ConnectionContext) -> None:
+    async def run(self) -> None:
         wires = [Wire(self.loop, self.exchange) for _ in self.play.joiners]
         tasks = [
-            asyncio.create_task(self._join(context, joiner, wire))
-            for joiner, wire in zip(self.play.joiners, wires, strict=True)
+            asyncio.create_task(self._join(joiner, wire)) for joiner, wire in zip(self.play.joiners, wires, strict=True)
         ]
-        tasks += [asyncio.create_task(self._ask(context, at_s)) for at_s in self.play.asks_s]
+        tasks += [asyncio.create_task(self._ask(at_s)) for at_s in self.play.asks_s]
         await asyncio.sleep(self.play.lasts_s)
         self.exchange.is_calm = True
         await asyncio.sleep(LAST_S)
@@ -284,10 +253,9 @@ class Scene:
             if isinstance(result, Exception):
                 raise result
 
-    async def _join(self, context: ConnectionContext, joiner: Joiner, wire: Wire) -> None:
+    async def _join(self, joiner: Joiner, wire: Wire) -> None:
         await asyncio.sleep(joiner.at_s)
-        subscriber = context.hub.join(Outbox(wire), lambda subscriber, reason: None)
-        subscribing = ClientSubscriptions(context, subscriber, Caller("127.0.0.1", "one", "one", None))
+        subscriber, subscribing = self.relay.connect(wire)
         renewals: list[asyncio.Task[None]] = []
 
         def renew(stream: Stream) -> None:
@@ -301,63 +269,36 @@ class Scene:
             since = int(START + self.loop.now) // 60 * 60 - 60 - joiner.since_s
         options = SubscribeOptions(joiner.throttle_ms, joiner.closed_only)
         request = Request("subscribe", names=(), options=options, past=PastWanted(joiner.bars, since))
-        joining = subscribing.subscribe(Target(self.provider, KEY, "ACME"), request)
+        joining = subscribing.subscribe(Target(self.relay.provider, KEY, "ACME"), request)
         if joining is not None:
             await joining.run()
         await asyncio.sleep(1e6)
 
-    async def _ask(self, context: ConnectionContext, at_s: float) -> None:
+    async def _ask(self, at_s: float) -> None:
         """Ask for what spans the split, by both ways."""
         await asyncio.sleep(at_s)
 
         def edge() -> Any:
-            return live_of(context.hub.streams.get((self.provider.name, KEY)))
+            return live_of(self.relay.stream(KEY))
 
         for way in ("text", "candles", "text"):
-            asked = HistoryRequest(self.provider, KEY, None, None, 300, live=edge)
+            asked = HistoryRequest(self.relay.provider, KEY, None, None, 300, live=edge)
             try:
                 if way == "text":
-                    candles = decode((await context.history.text(asked)).chunk)
+                    candles = decode((await self.relay.history.text(asked)).chunk)
                 else:
-                    candles = list((await context.history.candles(asked)).candles)
+                    candles = list((await self.relay.history.candles(asked)).candles)
             except (ProviderError, StoreError):
                 continue
             self.faults += faults_of(candles, self.exchange, f"history ({way}) at {self.loop.now:.2f}")
 
 
 async def perform(loop: VirtualLoop, play: Play) -> list[str]:
-    clock = Clock(wall=lambda: START + loop.now, monotonic=loop.time)
+    clock = clock_of(loop)
     exchange = Exchange(play, clock)
-    host = PluginHost()
-    host.load([exchange], installed=False)
-    (loaded,) = host.loaded.values()
-    provider = host.bind(loaded, {}, ProviderClock(clock))
-    store = await Store.open(":memory:", clock)
-    session = new_session(provider.clock)
-    provider.open(session)
-    history = HistoryService(store, clock)
-
-    def keep(stream: Stream, update: PriceUpdate, after: int | None) -> int | None:
-        return history.keep("venue", stream.key, update.candle, after, is_revised=update.is_revised)
-
-    def tell(news: News) -> None:
-        if (stream := hub.streams.get(("venue", news.key))) is not None:
-            hub.tell(stream, stream.series.revise(news.changed, news.found, news.asked_at))
-
-    hub = Hub(clock, on_closed=keep)
-    history.calls.on_news = tell
-    supervisor = Supervisor(provider, hub, history, clock, linger_s=5.0, rng=random.Random(1))
-    directory = Directory([provider], store.documents)
-    context = ConnectionContext(Access(Config()), hub, directory, history, {"venue": supervisor})
-    scene = Scene(loop, play, exchange, provider)
-    try:
-        await scene.run(context)
-    finally:
-        await supervisor.close()
-        hub.close()
-        await history.close()
-        await session.close()
-        await store.close()
+    async with played_relay(exchange, clock) as relay:
+        scene = Scene(loop, play, exchange, relay)
+        await scene.run()
     return scene.faults
 
 
@@ -444,7 +385,7 @@ plays = st.builds(
 )
 
 
-@settings(max_examples=30, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(15), phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_no_split_leaves_an_old_price_behind(play: Play) -> None:
     assert faults_in(play) == []

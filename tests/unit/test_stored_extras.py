@@ -154,7 +154,7 @@ def test_extended_lines_and_csv() -> None:
 @pytest.mark.parametrize("is_written", [True, False], ids=["in the file", "in the queue"])
 async def test_who_gets_no_extras_is_not_given_revisions_of_those_alone(store: Store, is_written: bool) -> None:
     await store.add("p", KEY, [full(n) for n in range(3)], Span(FIRST, FIRST + 180))
-    before = store.revision
+    before = store.numbers.newest
     store.put_closed("p", KEY, full(0, close=1.75), None, is_revised=True)
     for number in (0, 1):
         store.put_closed("p", KEY, full(number, 4, 1.5 if number else 1.75), None, is_revised=True, is_of_extras=True)

@@ -9,7 +9,8 @@ from relay.core.model import OpenHours
 from relay.core.trading_hours import TradingHours
 from relay.streams.hub import Hub
 from relay.supervision.liveness import Remedy
-from relay.supervision.stream_state import KEPT_EVENTS, Facts, StateSaid, SupervisedStream
+from relay.supervision.stream_facts import Facts, StateSaid
+from relay.supervision.stream_state import KEPT_EVENTS, SupervisedStream
 from tests.support.feeder import Feeder
 from tests.support.supervised_provider import MINUTE, A, Hands, update
 

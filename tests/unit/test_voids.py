@@ -59,7 +59,7 @@ async def test_a_change_takes_effect_before_it_is_written(tmp_path: Path, is_wri
     await store.add("p", KEY, minutes(*range(1200)), around(0, 1199))
     await known(store)
     age, deletions = store.age("p", "ACME"), store.deletions("p", KEY)
-    store.void("p", PastChange(KEY, START + 60 * 1000))
+    store.removals.void("p", PastChange(KEY, START + 60 * 1000))
     assert store.age("p", "ACME") > age
     assert store.deletions("p", KEY) > deletions
     assert store.version("p", KEY) == -1
@@ -83,13 +83,13 @@ async def test_a_correction_in_the_middle_leaves_both_sides(tmp_path: Path) -> N
     store = await Store.open(tmp_path / "relay.db", Clock())
     await store.add("p", KEY, minutes(*range(20)), around(0, 19))
     await store.add("p", HOUR, [Candle(START, 1.0, 1.0, 1.0, 1.0)], Span(START, START + 1))
-    store.void("p", PastChange(KEY, START + 60 * 8, after=START + 60 * 5, one_interval=True))
+    store.removals.void("p", PastChange(KEY, START + 60 * 8, after=START + 60 * 5, one_interval=True))
     rows, _, spans = await known(store)
     assert rows == minutes(*range(5), *range(8, 20))
     assert spans == [Span(START, START + 60 * 4 + 1), Span(START + 60 * 8, START + 60 * 19 + 1)]
     assert len((await known(store, HOUR))[0]) == 1
     # The hour holds those minutes.
-    store.void("p", PastChange(KEY, START + 60 * 8, after=START + 60 * 5))
+    store.removals.void("p", PastChange(KEY, START + 60 * 8, after=START + 60 * 5))
     assert (await known(store, HOUR))[0] == []
     await store.close()
 
@@ -98,9 +98,9 @@ async def test_what_is_taken_away_for_a_check_goes_too(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "relay.db", Clock())
     await store.add("p", KEY, minutes(1, 2), around(1, 2))
     aside = aside_name("ACME", CHECKING)
-    await store.set_aside("p", "ACME", aside)
-    store.void("p", PastChange(KEY))
-    await store.take_back("p", aside, "ACME")
+    await store.removals.set_aside("p", "ACME", aside)
+    store.removals.void("p", PastChange(KEY))
+    await store.removals.take_back("p", aside, "ACME")
     assert (await known(store))[0] == []
     await store.close()
 
@@ -113,8 +113,8 @@ async def test_while_nothing_can_be_written_the_old_is_not_given_and_the_new_is(
     with monkeypatch.context() as patch:
         refuse_writing(patch)
         store.put_closed("p", KEY, minute(10), START + 60 * 9)
-        revision = store.revision
-        store.void("p", PastChange(KEY, START + 60 * 8))
+        revision = store.numbers.newest
+        store.removals.void("p", PastChange(KEY, START + 60 * 8))
         with pytest.raises(StoreError):
             await store.flush()
         assert (await known(store))[1] == minutes(8, 9, 10)
@@ -132,7 +132,7 @@ async def test_while_nothing_can_be_written_the_old_is_not_given_and_the_new_is(
 async def test_an_answer_from_before_is_not_stored(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "relay.db", Clock())
     age = store.age("p", "ACME")
-    store.void("p", PastChange(KEY))
+    store.removals.void("p", PastChange(KEY))
     await store.add("p", KEY, minutes(1), around(1, 1), of_age=age)
     assert (await known(store))[0] == []
     await store.add("p", KEY, minutes(1), around(1, 1), of_age=store.age("p", "ACME"))
@@ -200,7 +200,7 @@ def test_reads_give_what_was_stored_last_and_is_valid(play: list[tuple[str, int,
                 model[minute(first).time] = minute(first, close)
                 store.put_closed("p", KEY, minute(first, close), None)
             elif step == "void" and first < second:
-                store.void("p", PastChange(KEY, START + 60 * second, after=START + 60 * first))
+                store.removals.void("p", PastChange(KEY, START + 60 * second, after=START + 60 * first))
                 model = {time: one for time, one in model.items() if not first <= (time - START) // 60 < second}
             elif step == "flush":
                 await store.flush()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay import PastChange, ProviderError, ProviderUnavailable, StreamKey, Watchlist
+from relay import PastChange, ProviderError, ProviderUnavailable, StreamKey, UnknownSymbol, Watchlist
 from relay.upstream.watchlist import Done
 
 A, B, C = (StreamKey(name, "1m") for name in "ABC")
@@ -24,7 +24,8 @@ class Host:
         return self.conceal(text).replace("https://a.example", "somewhere")
 
     def judge_stream(self, key: StreamKey, error: BaseException) -> ProviderError:
-        return ProviderUnavailable("failed")
+        known = isinstance(error, UnknownSymbol)
+        return UnknownSymbol(self.tell(str(error))) if known else ProviderUnavailable("failed")
 
     async def end_stream(self, task: asyncio.Task[Any]) -> None:
         task.cancel()
@@ -38,7 +39,7 @@ class Reports:
         self.watchlist = Watchlist(
             streams,
             on_accept=lambda key: self.found.append(("accept", key)),
-            on_reject=lambda key, reason: self.found.append(("reject", key, reason)),
+            on_reject=lambda key, error: self.found.append(("reject", key, str(error))),
             on_lose=lambda key, error, wait_s: self.found.append(("lose", key, str(error), wait_s)),
             on_skip=lambda reason: self.found.append(("skip", reason)),
             on_closing=lambda reason: self.found.append(("closing", reason)),

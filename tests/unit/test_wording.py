@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 GUIDES = (
     "README.md",
     "CHANGELOG.md",
-    "relay/README.md",
+    "relay/server/README.md",
     "relay/web/facades/README.md",
     "providers/README.md",
     "providers/twelve_data/README.md",

@@ -79,7 +79,7 @@ async def relay_stream(
             try:
                 candles = await ask(session, settings, key.symbol, key.interval, limit=2)
             except UnknownSymbol as error:
-                watchlist.reject(key, str(error))
+                watchlist.reject(key, error)
                 continue
             for update in updates(key, candles, newest.get(key)):
                 newest[key] = update.candle.time

@@ -30,7 +30,7 @@ HEALTH = frozenset({"/healthz", "/readyz"})
 PAGES = frozenset(
     {"/", "/status.html", "/client.js", "/client.d.ts", "/favicon.ico", "/docs", "/openapi.json", "/asyncapi.json"}
 )
-PAGES_BELOW = ("/static/", "/docs/")
+PAGES_BELOW = ("/static/", "/docs/", "/openapi/", "/asyncapi/")
 # Opened by `public_status`.
 STATUS = frozenset({f"{PREFIX}/status", "/metrics"})
 
@@ -38,6 +38,8 @@ REQUEST_BURST_S = 10.0
 FRAMES_PER_REQUEST = 3
 LEAST_FRAMES = 1_000
 TOKEN_OWNER = "token:"
+STREAMS_PER_CLIENT = 200
+"""Streams that a client of the relay's own protocol may have, unless the configuration says otherwise."""
 
 
 class AddressLimits(NamedTuple):
@@ -140,6 +142,10 @@ class Access:
         least = max(self._limits.least_connects_per_minute, self.config.max_clients_per_address)
         most = self.config.max_connects_per_minute or least
         return most / 60, most
+
+    def most_streams(self, usual: int) -> int:
+        """Return how many streams a client may have; `usual` is what holds in its protocol unless it is configured."""
+        return self.config.max_streams_per_client or usual
 
     def _requests_per_second(self) -> float:
         return self.config.max_requests_per_second_per_address or self._limits.requests_per_second

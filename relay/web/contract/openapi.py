@@ -170,8 +170,8 @@ def document(
             "summary": "Live and historical candles of several providers.",
             "description": "Live updates come over the WebSocket that `/asyncapi.json` describes. Clients ignore "
             "fields that they do not know. The time of a candle is its open time in Unix seconds (UTC). "
-            "`/api/v3`, `/ws` and `/stream` are for programs that are written against Binance's market data, and as "
-            "its documents describe them: https://github.com/binance/binance-spot-api-docs.",
+            "Routes for programs that are written against another service are described by themselves: "
+            "`/openapi/binance.json` and `/asyncapi/binance.json`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         # Relative to this document: a proxy may serve the relay below a path.

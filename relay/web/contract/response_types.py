@@ -52,6 +52,12 @@ class Health(TypedDict):
     """The relay works."""
 
     status: Literal["ok"]
+    cluster: NotRequired[
+        Annotated[
+            Literal["joined", "alone"],
+            "`alone`: it cannot reach the other relays and serves without them; left out for one relay by itself.",
+        ]
+    ]
 
 
 class Problem(TypedDict):
@@ -268,11 +274,66 @@ class FacadeStatus(TypedDict):
     live_series: Annotated[Count, "Series that are followed live because programs poll them."]
 
 
+class ClusterRelay(TypedDict):
+    """One of several relays."""
+
+    node: str
+    id: Annotated[str, "Names this run of it."]
+    here: Annotated[bool, "True for the relay that answers."]
+    shards: Annotated[Count, "Shards that it carries for all."]
+
+
+class ClusterShard(TypedDict):
+    """A part of the streams of a provider, which one relay carries for all."""
+
+    shard: Annotated[str, "Provider, number of its shards, and which of them: `binance.1.0`."]
+    provider: str
+    owner: Annotated[str | None, "The relay that carries it; null if there is none."]
+    owners: Annotated[Count, "2 during a hand-over."]
+    here: Annotated[Literal["none", "own", "all"], "What this relay carries: `own` is what its own clients want."]
+    contested: Annotated[bool, "Two relays have carried it for too long."]
+    unowned_s: Annotated[float, "For how long no relay has carried it."]
+
+
+class ClusterBus(TypedDict):
+    """The connection to NATS."""
+
+    connected: bool
+    round_trip_ms: Spread | None
+    sent: Count
+    received: Count
+    lost: Annotated[Count, "Messages that did not arrive; history has what they said."]
+    invalid: Count
+
+
+class ClusterCalls(TypedDict):
+    """Questions for history among relays."""
+
+    asked: Count
+    failed: Count
+    answered: Count
+
+
+class ClusterStatus(TypedDict):
+    """This relay among the others."""
+
+    node: str
+    namespace: str
+    state: Annotated[Literal["joined", "alone"], "`alone`: NATS cannot be used, and it serves its own clients alone."]
+    message: str
+    alone_count: Annotated[Count, "How often it was alone since the start."]
+    relays: list[ClusterRelay]
+    shards: list[ClusterShard]
+    bus: ClusterBus
+    history_calls: ClusterCalls
+
+
 class Status(TypedDict):
     """State of the relay."""
 
     version: str
     epoch: Annotated[str, "Names this run of the server."]
+    origins: Annotated[list[str], "Marks of the relays that candles come through, of providers that are relays."]
     server_time: Annotated[float, "The relay's clock in Unix seconds."]
     uptime_s: float
     clients: ClientsStatus
@@ -285,3 +346,4 @@ class Status(TypedDict):
     budgets: list[BudgetStatus]
     streams: list[StreamObject]
     facades: list[FacadeStatus]
+    cluster: NotRequired[Annotated[ClusterStatus, "Left out for one relay by itself."]]

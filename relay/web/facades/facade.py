@@ -18,6 +18,7 @@ from relay.web.facade_counts import FacadeCounts
 from relay.web.http.cached_body import KeptBodies
 from relay.web.ws.route import Clients
 
+Document = dict[str, Any]
 BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
 """What comes before a path where the token is a part of it: few programs can send a header."""
 
@@ -72,6 +73,14 @@ class Facade(ABC):
         """Return its routes, as they are without tokens."""
 
     @abstractmethod
+    def openapi(self, *, needs_token: bool) -> Document:
+        """Describe its routes over HTTP as an OpenAPI 3.1 document."""
+
+    @abstractmethod
+    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document:
+        """Describe its WebSocket as an AsyncAPI 3.0 document, for clients that reach the relay at `host`."""
+
+    @abstractmethod
     def begin(self, parts: FacadeParts) -> None:
         """Answer by these parts from now on."""
 
@@ -92,6 +101,11 @@ class Facades:
 
     def __iter__(self) -> Any:
         return iter(self._facades.values())
+
+    @property
+    def by_name(self) -> Mapping[str, Facade]:
+        """All of them."""
+        return self._facades
 
     @property
     def counts(self) -> Mapping[str, FacadeCounts]:

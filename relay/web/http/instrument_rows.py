@@ -183,7 +183,7 @@ def _row(name: str, symbol: str, one: Listed) -> bytes:
         "price_step": instrument.price_step,
         "volume_step": instrument.volume_step,
         # What a provider says nothing of is always open for the relay.
-        "session": instrument.session or (provider.session_text(symbol) if provider.has_hours else ALWAYS),
+        "session": instrument.session or (provider.hours.session_text(symbol) if provider.hours.is_stated else ALWAYS),
         "status": instrument.status,
         "attribution": provider.info.attribution,
     }

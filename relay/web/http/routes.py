@@ -14,7 +14,7 @@ from relay.web.access.access import Access
 from relay.web.contract import parameters
 from relay.web.http.cached_body import ResponseHeads
 from relay.web.http.instrument_lists import InstrumentLists, Kind, Selection
-from relay.web.ops.status import StatusReport
+from relay.web.ops.status import ClusterState, StatusReport
 from relay.web.problems import problem
 
 PREFIX = "/api/v1/market-data"
@@ -31,6 +31,7 @@ class RestRoutes:
         store: Store,
         access: Access,
         status: StatusReport,
+        cluster: ClusterState | None = None,
     ) -> None:
         self._directory = directory
         self._lists = lists
@@ -38,6 +39,7 @@ class RestRoutes:
         self._store = store
         self._access = access
         self._status = status
+        self._cluster = cluster
 
     async def symbols(self, request: web.Request) -> web.StreamResponse:
         """The available symbols, sorted."""
@@ -81,7 +83,9 @@ class RestRoutes:
             return problem(503, Code.INTERNAL, "the relay is shutting down")
         if self._store.problem is not None:
             return problem(503, Code.INTERNAL, f"the store cannot be used: {self._store.problem}")
-        return _json({"status": "ok"})
+        if self._cluster is None:
+            return _json({"status": "ok"})
+        return _json({"status": "ok", "cluster": "alone" if self._cluster.is_alone else "joined"})
 
 
 REST = web.AppKey("rest", RestRoutes)

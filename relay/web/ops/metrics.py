@@ -5,6 +5,7 @@ No label takes a value that a client chooses: providers and budgets come from pl
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -22,13 +23,13 @@ from relay.storage.store import Store, StoreSummary
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, CONNECTING
 from relay.supervision.attempts import CAUSES
-from relay.supervision.stream_state import BACKFILLING, ERROR, RECONNECTING, STALE
+from relay.supervision.stream_facts import BACKFILLING, ERROR, RECONNECTING, STALE
 from relay.supervision.supervisor import Supervisor
 from relay.telemetry.histogram import Histogram
 from relay.telemetry.loop_monitor import LoopMonitor
 from relay.upstream.watchlist import PAUSES
 from relay.web.facade_counts import FacadeCounts
-from relay.web.ops.status import PROVIDER_STATES, provider_state
+from relay.web.ops.status import PROVIDER_STATES, ClusterState, provider_state
 from relay.web.request_counts import RequestCounts
 from relay.web.stream_totals import StreamTotals, take_tallies
 from relay.web.ws.connection import ACTIONS
@@ -61,9 +62,13 @@ class RelayCollector(Collector):
         requests: RequestCounts,
         loop_monitor: LoopMonitor,
         facades: Mapping[str, FacadeCounts],
+        upstream: Mapping[str, Supervisor],
+        cluster: ClusterState | None = None,
     ) -> None:
         self._hub = hub
         self._facades = facades
+        self._upstream = upstream
+        self._cluster = cluster
         self._clients = clients
         self._supervisors = supervisors
         self._history = history
@@ -91,6 +96,8 @@ class RelayCollector(Collector):
         yield from self._serving()
         yield from self._keeping()
         yield from self._spared()
+        if self._cluster is not None:
+            yield from _cluster(self._cluster.document())
         loop_lag = "How much later than due the event loop ran a timer"
         yield _histogram("relay_event_loop_lag_seconds", loop_lag, {}, {(): self._loop_monitor.lateness})
 
@@ -164,15 +171,16 @@ class RelayCollector(Collector):
         backfills = Count("relay_backfills", "Requests for missed candles", labels=["provider"])
         blocks = Count("relay_plugin_blocks", "Times that a plugin blocked the event loop", labels=["provider"])
         for name, supervisor in self._supervisors.items():
+            upstream = self._upstream[name]
             now = provider_state(supervisor.provider, self._clients.context.directory)[0]
             for state in PROVIDER_STATES:
                 states.add_metric([name, state], state == now)
             for state in STREAM_STATES:
                 streams.add_metric([name, state], self.stream_totals[name].states[state])
-            feeds.add_metric([name], supervisor.open_feeds)
-            connects.add_metric([name], supervisor.attempts.connects)
+            feeds.add_metric([name], upstream.open_feeds)
+            connects.add_metric([name], upstream.attempts.connects)
             for cause in CAUSES:
-                reconnects.add_metric([name, cause], supervisor.attempts.again[cause])
+                reconnects.add_metric([name, cause], upstream.attempts.again[cause])
             backfills.add_metric([name], supervisor.backfill.fetched)
             blocks.add_metric([name], supervisor.provider.blocks.count)
         yield from (states, streams, feeds, connects, reconnects, backfills, blocks)
@@ -261,6 +269,33 @@ class RelayCollector(Collector):
             yield Gauge("relay_store_size_bytes", "Size of the database", summary.file_bytes)
             yield Gauge("relay_store_waiting_candles", "Candles that wait to be written", summary.queued)
             yield Count("relay_store_dropped_candles", "Candles dropped because too many waited", summary.dropped)
+
+
+def _cluster(state: Mapping[str, Any]) -> Iterator[Metric]:
+    """Say how a relay among several is; a relay that is one by itself has none of these."""
+    yield Gauge("relay_cluster_alone", "1 while this relay serves without the others", state["state"] == "alone")
+    yield Gauge("relay_cluster_relays", "Relays that are seen, this one included", len(state["relays"]))
+    owned = Gauge("relay_cluster_shard_owned", "1 if this relay carries the shard for all", labels=["shard"])
+    owners = Gauge("relay_cluster_shard_owners", "Relays that carry the shard for all", labels=["shard"])
+    contested = Gauge("relay_cluster_shard_contested", "1 while two relays do so for too long", labels=["shard"])
+    for shard in state["shards"]:
+        owned.add_metric([shard["shard"]], shard["here"] == "all")
+        owners.add_metric([shard["shard"]], shard["owners"])
+        contested.add_metric([shard["shard"]], shard["contested"])
+    yield from (owned, owners, contested)
+    bus = state["bus"]
+    yield Count("relay_cluster_messages_sent", "Messages with updates sent to other relays", bus["sent"])
+    yield Count("relay_cluster_messages_received", "Messages with updates of other relays", bus["received"])
+    yield Count("relay_cluster_messages_lost", "Messages that were lost on the bus", bus["lost"])
+    yield Count("relay_cluster_messages_invalid", "Invalid messages", bus["invalid"])
+    calls = state["history_calls"]
+    yield Count("relay_cluster_history_calls", "Questions for history to other relays", calls["asked"])
+    yield Count("relay_cluster_history_failures", "Those without an answer", calls["failed"])
+    if (spread := bus["round_trip_ms"]) is not None:
+        trip = Gauge("relay_cluster_bus_round_trip_seconds", "How long a write to NATS takes", labels=["quantile"])
+        for label, name in (("0.5", "p50"), ("0.99", "p99")):
+            trip.add_metric([label], spread[name] / 1000)
+        yield trip
 
 
 class _One(Collector):

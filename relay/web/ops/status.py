@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Protocol
 
 from relay.core.errors import StoreError
 from relay.core.model import Budget
@@ -29,7 +29,21 @@ from relay.web.ws.route import Clients
 
 CLIENTS_SHOWN = 50
 STREAMS_AT_A_TIME = 200
+_MOST_ORIGINS = 1000
 PROVIDER_STATES = ("ok", "degraded", "unavailable")
+
+
+class ClusterState(Protocol):
+    """One relay among several."""
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it serves without the others."""
+        ...
+
+    def document(self) -> dict[str, Any]:
+        """Return what it knows of itself and the others as JSON values."""
+        ...
 
 
 class StatusReport:
@@ -50,6 +64,8 @@ class StatusReport:
         refused: Sequence[PluginFailure],
         epoch: str,
         facades: Mapping[str, FacadeCounts],
+        upstream: Mapping[str, Supervisor],
+        cluster: ClusterState | None = None,
     ) -> None:
         self._hub = hub
         self._clients = clients
@@ -63,6 +79,9 @@ class StatusReport:
         self._refused = refused
         self._epoch = epoch
         self._facades = facades
+        # Who has the connections to the providers: another than the supervisors where relays share them.
+        self._upstream = upstream
+        self._cluster = cluster
         self._started = time.monotonic()
 
     async def document(self) -> dict[str, Any]:
@@ -78,6 +97,7 @@ class StatusReport:
         return {
             "version": VERSION,
             "epoch": self._epoch,
+            "origins": self._origins(),
             "server_time": wall,
             "uptime_s": round(now - self._started, 1),
             "clients": {
@@ -111,7 +131,7 @@ class StatusReport:
             },
             "plugins_refused": [{"source": _base_name(failure.source)} for failure in self._refused],
             "providers": [self._provider(one, stream_totals[name]) for name, one in self._supervisors.items()],
-            "connections": sum(supervisor.open_feeds for supervisor in self._supervisors.values()),
+            "connections": sum(supervisor.open_feeds for supervisor in self._upstream.values()),
             "budgets": [
                 {"provider": name, **_budget(budget, wall)}
                 for name, supervisor in self._supervisors.items()
@@ -119,13 +139,18 @@ class StatusReport:
             ],
             "streams": await self._streams(wall - now),
             "facades": [_facade(name, counts) for name, counts in self._facades.items()],
+            **({} if self._cluster is None else {"cluster": self._cluster.document()}),
         }
+
+    def _origins(self) -> list[str]:
+        marks = [mark for supervisor in self._supervisors.values() for mark in supervisor.provider.origins()]
+        return list(dict.fromkeys(marks))[:_MOST_ORIGINS]
 
     async def _streams(self, wall_offset: float) -> list[dict[str, Any]]:
         """Return all streams, in slices: updates go on meanwhile."""
         told: list[dict[str, Any]] = []
         for place, stream in enumerate([*self._hub.streams.values()], 1):
-            session = self._supervisors[stream.provider].provider.session_text(stream.key.symbol)
+            session = self._supervisors[stream.provider].provider.hours.session_text(stream.key.symbol)
             told.append(_stream(stream, wall_offset) | {"session": session} | self._planned(stream, wall_offset))
             if place % STREAMS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
@@ -154,6 +179,7 @@ class StatusReport:
 
     def _provider(self, supervisor: Supervisor, totals: StreamTotals) -> dict[str, Any]:
         provider = supervisor.provider
+        upstream = self._upstream[provider.name]
         state, trouble = provider_state(provider, self._directory)
         counts = totals.counts
         return {
@@ -164,8 +190,8 @@ class StatusReport:
             "state": state,
             "message": trouble,
             "intervals": list(provider.info.intervals),
-            "connections": supervisor.open_feeds,
-            "connects": supervisor.attempts.connects,
+            "connections": upstream.open_feeds,
+            "connects": upstream.attempts.connects,
             "streams": totals.streams,
             "updates_in": supervisor.counters.updates,
             "updates_out": counts["told"],
@@ -177,7 +203,7 @@ class StatusReport:
             "differed": self._history.calls.differed[provider.name],
             "past_changes": supervisor.past_changes.count,
             "lag_spread_ms": _spread_ms(supervisor.counters.lag),
-            "reconnects": dict(supervisor.attempts.sentences),
+            "reconnects": dict(upstream.attempts.sentences),
             "backfills": supervisor.backfill.fetched,
             "longest_recovery_s": round(supervisor.backfill.longest_s, 3),
             "instruments": self._directory.known_of(provider.name),

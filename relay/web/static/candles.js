@@ -4,8 +4,12 @@
 import { secondsOf } from "./format.js";
 
 const MOST_WHITESPACE = 400;
+const VALUES = ["open", "high", "low", "close", "volume"];
 
-/** Sorted candles. An entry is a candle with `isClosed`, `isBackfilled` and `isRevised`; entries are never changed. */
+/**
+ * Sorted candles. An entry is a candle with `isClosed`, `isBackfilled`, `isRevised` and `isOutdated`: it has other values by
+ * now, which are still to come. Entries are never changed.
+ */
 export class Candles {
   entries = [];
   gaps = [];
@@ -34,6 +38,7 @@ export class Candles {
       isClosed,
       isBackfilled: isBackfilled || (isKnown && before.isBackfilled),
       isRevised: isRevised || (isKnown && before.isRevised),
+      isOutdated: false,
     };
     this.entries.splice(index, isKnown ? 1 : 0, entry);
     if (index === this.entries.length - 1) return "last";
@@ -46,6 +51,32 @@ export class Candles {
     const older = candles.filter((candle) => candle.time < bound).map((candle) => entryOf(candle, true));
     this.entries = [...older, ...this.entries];
     return older.length;
+  }
+
+  /** Say that candles with `from` ≤ time < `to` have other values by now; return whether there are any. */
+  outdate(from, to) {
+    const isOld = ({ time }) => from <= time && time < to;
+    const isAny = this.entries.some(isOld);
+    if (isAny) this.entries = this.entries.map((entry) => (isOld(entry) ? { ...entry, isOutdated: true } : entry));
+    return isAny;
+  }
+
+  /** The open time of the newest candle of which the values are outdated; undefined where there is none. */
+  get newestOutdated() {
+    return this.entries.findLast(({ isOutdated }) => isOutdated)?.time;
+  }
+
+  /** Take all candles up to a time that there are in truth, from the first of them on: outdated ones follow, or go. */
+  renew(candles, to) {
+    const from = candles[0]?.time ?? -Infinity;
+    const renewed = new Map(candles.map((candle) => [candle.time, candle]));
+    this.entries = this.entries.flatMap((entry) => {
+      if (!entry.isOutdated || entry.time < from || entry.time > to) return [entry];
+      const candle = renewed.get(entry.time);
+      if (candle === undefined) return [];
+      const isOther = VALUES.some((name) => candle[name] !== entry[name]);
+      return [{ ...entry, ...candle, isRevised: entry.isRevised || isOther, isOutdated: false }];
+    });
   }
 
   /** Remember that candles with `from` ≤ time < `to` could not be had. */
@@ -90,18 +121,22 @@ export class Candles {
 
   /**
    * Return the averages at the entries of a span, and at one on each side of it: each of the last `count` values called
-   * `name`; none where there are fewer.
+   * `name`; none where there are fewer, or where one of them is outdated.
    */
   averages(name, count, from, to) {
     const start = Math.max(this.#indexOf(from) - 1, count - 1);
     const end = Math.min(this.#indexOf(to) + 2, this.entries.length);
     const rows = [];
     let sum = 0;
+    let outdated = 0;
     for (let index = start - count + 1; index < end; index += 1) {
       sum += this.entries[index][name];
+      outdated += Number(this.entries[index].isOutdated);
       if (index < start) continue;
-      rows.push({ time: this.entries[index].time, value: sum / count });
-      sum -= this.entries[index - count + 1][name];
+      const first = this.entries[index - count + 1];
+      if (!outdated) rows.push({ time: this.entries[index].time, value: sum / count });
+      sum -= first[name];
+      outdated -= Number(first.isOutdated);
     }
     return rows;
   }
@@ -121,5 +156,5 @@ export class Candles {
 }
 
 function entryOf(candle, isClosed) {
-  return { ...candle, isClosed, isBackfilled: false, isRevised: false };
+  return { ...candle, isClosed, isBackfilled: false, isRevised: false, isOutdated: false };
 }

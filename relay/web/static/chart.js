@@ -320,9 +320,13 @@ export class Chart {
     if (isMarked) this.#mark();
   }
 
-  #row({ time, open, high, low, close, isClosed, isBackfilled, isRevised }) {
+  #row({ time, open, high, low, close, isClosed, isBackfilled, isRevised, isOutdated }) {
     const row = { time, open, high, low, close };
     const side = close >= open ? "up" : "down";
+    if (isOutdated) {
+      const grey = this.#colors.outdatedFaint;
+      return { ...row, color: grey, borderColor: grey, wickColor: grey };
+    }
     const edge = isRevised ? this.#colors.revised : isBackfilled ? this.#colors.backfilled : null;
     if (edge !== null) Object.assign(row, { borderColor: edge, wickColor: edge, color: this.#colors[`${side}Faint`] });
     // Not quite empty: the label of the last price takes its colour from it.
@@ -330,9 +334,10 @@ export class Chart {
     return row;
   }
 
-  #bar({ time, volume, open, close, isBackfilled, isRevised }) {
+  #bar({ time, volume, open, close, isBackfilled, isRevised, isOutdated }) {
     const side = close >= open ? "upFaint" : "downFaint";
-    const color = this.#colors[isRevised ? "revisedFaint" : isBackfilled ? "backfilledFaint" : side];
+    const color =
+      this.#colors[isOutdated ? "outdatedFaint" : isRevised ? "revisedFaint" : isBackfilled ? "backfilledFaint" : side];
     return { time, value: volume, color };
   }
 
@@ -356,15 +361,16 @@ export class Chart {
   #paint() {
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(`--${name}`).trim();
-    const { up, down, backfilled, revised } = (this.#colors = {
+    const { up, down, backfilled, revised, outdated } = (this.#colors = {
       up: color("up"),
       down: color("down"),
       backfilled: color("backfilled"),
       revised: color("revised"),
+      outdated: color("muted"),
       gap: color("gap"),
     });
     for (const { color: name } of AVERAGES) this.#colors[name] = color(name);
-    for (const [name, value] of Object.entries({ up, down, backfilled, revised })) {
+    for (const [name, value] of Object.entries({ up, down, backfilled, revised, outdated })) {
       this.#colors[`${name}Faint`] = `${value}73`;
       this.#colors[`${name}Hollow`] = `${value}2e`;
     }

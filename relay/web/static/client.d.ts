@@ -191,12 +191,15 @@ export interface WebSocketClass {
 }
 
 export interface ClientOptions {
+  /** One for all relays. */
   token?: string | null;
+  /** Of several relays, begin with the first; without it with any, so that many clients spread. */
+  inOrder?: boolean;
   /** Keep trying if the relay cannot be reached at the start. */
   waitsForRelay?: boolean;
   /** Shortest and longest pause between two attempts, in milliseconds. */
   backoffMs?: [least: number, most: number];
-  /** How long a REST request may take. */
+  /** How long a REST request may take, at all relays together; a handshake takes 10 s at most. */
   timeoutMs?: number;
   /** With more unread messages than this the client closes the connection until they are read; 20,000 by default. */
   mostUnread?: number;
@@ -206,13 +209,17 @@ export interface ClientOptions {
 }
 
 /**
- * A connection to one relay, and an async iterable of messages; the WebSocket opens with the first iteration.
+ * A connection to a relay, and an async iterable of messages; the WebSocket opens with the first iteration.
  *
+ * With several addresses, of relays that serve the same, it goes on at the next one when one fails, refuses, says nothing or
+ * shuts down: each stream where it stopped.
  * Leaving the last `for await` with `break` closes it; the next one goes on where it stopped.
  */
 export class RelayClient implements AsyncIterable<Message> {
-  constructor(url?: string | URL, options?: ClientOptions);
+  constructor(url?: string | URL | (string | URL)[], options?: ClientOptions);
+  /** The relay that was reached last; the one that is asked first until then. */
   readonly url: URL;
+  readonly urls: URL[];
   /** The streams subscribed to and not refused; canonical names where the relay confirmed them. */
   readonly streams: string[];
   readonly isConnected: boolean;

@@ -53,6 +53,8 @@ export class Live {
   hearsOfOlder = false; // the relay tells what is revised of candles from before the snapshot, too
   early = []; // such revisions that came while older candles were on their way
   askAgainAt = 0;
+  pasts = 0; // how often the past became another one
+  isRenewing = false;
   listeners = new Map(); // each with what it wants: `bars`, and `throttleMs` where not every update
   asked = {}; // of the relay: what suffices for all listeners
 
@@ -190,7 +192,8 @@ export class Feed extends EventTarget {
     if (this.connection.state !== "connected" || day === null) return null;
     // A stream that is followed has it already.
     const live = this.#lives.get(`${instrument.symbol}@${day.interval}`);
-    const known = live?.isLoaded ? priceAt(live.candles.entries, this.now - DAY_S, day.step) : null;
+    const isKnown = live?.isLoaded && live.candles.newestOutdated === undefined;
+    const known = isKnown ? priceAt(live.candles.entries, this.now - DAY_S, day.step) : null;
     return known ?? this.#dayAgo.priceOf(instrument, this.now);
   }
 
@@ -222,13 +225,14 @@ export class Feed extends EventTarget {
     live.tell("loading");
     const { symbol, interval } = split(live.name);
     const range = { endTime: first.time - 1, limit: PAGE };
+    const { pasts } = live;
     try {
       // A subscription has the candles of its snapshot, one that resumes has all: of those it is told what is revised.
       if (!live.hearsOfOlder) this.#subscribe(live);
       live.hearsOfOlder = true;
       const { candles } = await this.ask((client) => client.history(symbol, interval, range));
-      // The candles may have been replaced meanwhile, by a snapshot for another token.
-      if (live.candles.first === first) live.isAtStart = live.candles.prepend(candles) === 0;
+      // The candles may have been replaced meanwhile, by a snapshot for another token, or the past is another one.
+      if (live.candles.first === first && pasts === live.pasts) live.isAtStart = live.candles.prepend(candles) === 0;
       for (const message of live.early) if (live.candles.at(message.candle.time)) live.candles.put(message);
       live.trouble = null;
     } catch (fault) {
@@ -351,6 +355,7 @@ export class Feed extends EventTarget {
 
   #onSnapshot(live, { candles, lastIsClosed, isComplete }) {
     live.candles.reset(candles, lastIsClosed);
+    live.pasts += 1;
     Object.assign(live, { isLoaded: true, isComplete, isAtStart: false, hearsOfOlder: false });
     if (candles.length) live.learnDecimals(candles.slice(-PRICES_LOOKED_AT));
     live.tell("reset");
@@ -385,24 +390,45 @@ export class Feed extends EventTarget {
     live.tell("gap");
   }
 
-  /** Take the newest candles before a time as history has them: which of them were revised nobody knows. */
-  async #onOutdated(live, { before }) {
+  /** Show which candles are outdated, until the relay sends what they are now, or history has it. */
+  #onOutdated(live, { from, before }) {
+    this.#dayAgo.forget(split(live.name).symbol);
+    live.pasts += 1;
+    if (!live.candles.outdate(from, before)) return;
+    live.tell("older");
+    this.#renew(live);
+  }
+
+  /** Have outdated candles from history, the newest first, as long as there are any: which were revised nobody knows. */
+  async #renew(live) {
+    if (live.isRenewing) return;
+    live.isRenewing = true;
     const { symbol, interval } = split(live.name);
-    this.#dayAgo.forget(symbol);
-    const limit = Math.min(PAGE, live.candles.entries.length);
-    try {
-      const { candles } = await this.ask((client) => client.history(symbol, interval, { endTime: before - 1, limit }));
-      const others = candles.filter((candle) => {
-        const shown = live.candles.at(candle.time);
-        return (
-          shown !== undefined && ["open", "high", "low", "close", "volume"].some((name) => shown[name] !== candle[name])
+    const [leastMs, mostMs] = this.#askAgainMs;
+    let tries = 0;
+    let endTime;
+    while (this.#lives.get(live.name) === live && (endTime = live.candles.newestOutdated) !== undefined) {
+      const { pasts } = live;
+      let waitMs = 0;
+      try {
+        const { candles, isComplete } = await this.ask((client) =>
+          client.history(symbol, interval, { endTime, limit: PAGE }),
         );
-      });
-      for (const candle of others) live.candles.put({ candle, isClosed: true, isBackfilled: false, isRevised: true });
-      if (others.length) live.tell("older");
-    } catch {
-      // They stay as they are shown; a reload of the page shows them anew.
+        // An answer of before is none any more.
+        if (pasts !== live.pasts) continue;
+        if (isComplete) {
+          live.candles.renew(candles, endTime);
+          live.tell("older");
+          continue;
+        }
+      } catch (fault) {
+        waitMs = (fault instanceof Refused && fault.retryAfterMs) || 0;
+      }
+      const pauseMs = Math.max(waitMs, Math.min(mostMs, leastMs * 2 ** tries));
+      tries += 1;
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
+    live.isRenewing = false;
   }
 
   #onFailure(live, { code, text, isRetried, retryAfterMs }) {

@@ -106,7 +106,9 @@ export class Panel {
   /** Say who provides the data of what is shown. */
   setInstrument(instrument) {
     this.#instrument = instrument;
-    this.#parts.provider.textContent = instrument?.provider ?? "";
+    const provider = instrument?.provider ?? "";
+    // A name that begins with it needs the room for itself.
+    this.#parts.provider.textContent = this.stream?.startsWith(`${provider}:`) ? "" : provider;
   }
 
   /** Show prices, times and averages as the reader wants them. */
@@ -210,15 +212,21 @@ export class Panel {
     const before = candles.entries.at(-2);
     set(parts.price, last ? price(last.close, decimals) : "");
     const { interval } = split(this.live.name);
-    const ratio = before ? last.close / before.close - 1 : 0;
-    set(parts.change, before ? `${percent(ratio)} ${interval}` : "");
+    const isComparable = before !== undefined && !before.isOutdated;
+    const ratio = isComparable ? last.close / before.close - 1 : 0;
+    set(parts.change, isComparable ? `${percent(ratio)} ${interval}` : "");
     parts.change.dataset.side = sideOf(ratio);
     parts.price.dataset.side = side(ratio);
     this.#writeReadout(entry, decimals);
     this.#writeText();
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
     parts.choose.hidden = failure === null;
-    const past = isLoading ? "Loading older candles" : trouble;
+    const isOutdated = candles.newestOutdated !== undefined;
+    const past = isLoading
+      ? "Loading older candles"
+      : isOutdated
+        ? "The provider changed its history: grey candles are not valid any more"
+        : trouble;
     set(
       parts.past,
       past ?? (isAtStart && this.#isBehind ? "No older candles" : isComplete ? "" : "Older candles are incomplete"),
@@ -240,7 +248,12 @@ export class Panel {
       low: price(entry.low, decimals),
       close: price(entry.close, decimals),
       volume: volume(entry.volume),
-      kind: [entry.isClosed ? "closed" : "open", entry.isBackfilled && "backfilled", entry.isRevised && "revised"]
+      kind: [
+        entry.isClosed ? "closed" : "open",
+        entry.isBackfilled && "backfilled",
+        entry.isRevised && "revised",
+        entry.isOutdated && "not valid any more",
+      ]
         .filter(Boolean)
         .join(", "),
     };

@@ -33,7 +33,7 @@ const sum = (counts) => Object.values(counts).reduce((total, one) => total + one
 // -- tiles ----------------------------------------------------------------------------------------------------------
 
 function tiles(status, rates) {
-  const { clients, traffic, streams, store, history, facades } = status;
+  const { clients, traffic, streams, store, history, facades, cluster } = status;
   const live = streams.filter(({ status: state }) => state === "connected" || state === "market_closed").length;
   const delay = traffic.write_delay_ms;
   return [
@@ -91,6 +91,7 @@ function tiles(status, rates) {
         figure: short.format(sum(facade.requests)),
         detail: `${some(facade.upstream_calls, "call")} upstream, weight ${short.format(facade.weight_saved)} saved`,
       })),
+    ...(cluster ? [relays(cluster)] : []),
     {
       title: "Store",
       figure: store.problem ? "cannot be used" : size(store.file_bytes ?? 0),
@@ -100,6 +101,20 @@ function tiles(status, rates) {
       level: store.problem ? "bad" : undefined,
     },
   ];
+}
+
+/** Return how this relay is among the others, where there are several. */
+function relays({ state, message, node, relays: seen, shards }) {
+  const owned = shards.filter(({ here }) => here === "all").length;
+  const lone = shards.filter(({ owners }) => !owners).length;
+  return {
+    title: "Relays",
+    figure: state === "alone" ? "alone" : count.format(seen.length),
+    detail:
+      message ||
+      `this is ${node}, owns ${owned} of ${some(shards.length, "shard")}${lone ? `, ${lone} without owner` : ""}`,
+    level: state === "alone" ? "bad" : lone ? "warn" : undefined,
+  };
 }
 
 function fine(ms) {

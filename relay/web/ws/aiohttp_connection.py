@@ -6,7 +6,7 @@ import aiohttp
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from relay.web.inlet import inlet_of
-from relay.web.ws.connection import Connection
+from relay.web.ws.connection import Connection, Rest
 from relay.web.ws.messages import NO_CODE, MessageKind, Received
 
 _LOOK_S = 0.02
@@ -18,9 +18,14 @@ class AiohttpConnection(Connection):
 
     __slots__ = ()
 
-    async def serve(self, request: web.Request, ws: web.WebSocketResponse) -> None:
-        """Answer requests until the client is gone; others have their turns, since `receive` may never wait."""
+    async def serve(self, request: web.Request, ws: web.WebSocketResponse, first: Rest | None = None) -> None:
+        """Do what is `first`, then answer requests until the client is gone.
+
+        Others have their turns, since `receive` may never wait.
+        """
         try:
+            if first is not None:
+                await first()
             kind = None
             while kind not in (MessageKind.CLOSE, MessageKind.FAULT):
                 await self._context.work_budget.take()

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from aiohttp import web
 
@@ -18,7 +18,7 @@ from relay.protocol import client_requests, frames
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Stream, Subscriber
 from relay.telemetry.events import event
-from relay.web.access.access import Caller, requests_limit
+from relay.web.access.access import STREAMS_PER_CLIENT, Caller, requests_limit
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.ending import EndingConnection
 from relay.web.ws.messages import MessageKind, Received
@@ -69,6 +69,11 @@ class Connection(EndingConnection):
         "subscriber",
     )
 
+    message_bytes: ClassVar[int] = frames.MESSAGE_BYTES
+    """So many bytes a message of a client of this protocol may have."""
+    usual_streams: ClassVar[int] = STREAMS_PER_CLIENT
+    """So many streams it may have where the configuration does not say."""
+
     def __init__(
         self,
         context: ConnectionContext,
@@ -87,7 +92,7 @@ class Connection(EndingConnection):
             outbox, self._on_slow, is_compressed=ws.takes_compressed, descriptor=descriptor
         )
         self.subscriber.on_renewed = self._on_renewed
-        self._subscribing = ClientSubscriptions(context, self.subscriber, caller)
+        self._subscribing = ClientSubscriptions(context, self.subscriber, caller, self.usual_streams)
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
         self._invalid: TokenBucket | None = None
         self._over_limit: TokenBucket | None = None
@@ -96,8 +101,9 @@ class Connection(EndingConnection):
         self._heard_at = now
         self._pinged_at = now
 
-    def begin(self, request: web.Request) -> None:
-        """Do what the client wants with its handshake already."""
+    def begin(self, request: web.Request) -> Rest | None:
+        """Return what the client wants with its handshake already; to be done before its first message is answered."""
+        return None
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
@@ -152,7 +158,7 @@ class Connection(EndingConnection):
         return self._context.access.take_request(self.caller.owner)
 
     def _on_text(self, text: str) -> Rest | None:
-        if len(text) * 4 > frames.MESSAGE_BYTES < len(text.encode()):
+        if self._is_too_big(text):
             self.end(CloseCode.TOO_BIG, "message too big")
             return None
         request_id: str | int | None = None
@@ -171,6 +177,10 @@ class Connection(EndingConnection):
         except Exception:  # noqa: BLE001  as in `answer`
             self._on_failure(request.id)
             return None
+
+    def _is_too_big(self, text: str) -> bool:
+        most = self.message_bytes
+        return len(text) * 4 > most and len(text.encode()) > most
 
     def _on_request(self, request: client_requests.Request) -> Rest | None:
         if request.action == "ping":

@@ -14,7 +14,8 @@ from relay.web.ws.messages import Received
 from relay.web.ws.socket import Socket
 
 MOST_WAITING = 64
-"""So many messages of a client wait to be answered before no more are read."""
+WAITING_BYTES = 256 * 1024
+"""So many messages of a client, and about so much text, wait to be answered before no more are read."""
 
 
 class DirectConnection(Connection, MessageProtocol):
@@ -50,7 +51,13 @@ class DirectConnection(Connection, MessageProtocol):
         if reader is None:
             if self._frames is None:
                 self._frames = self._context.access.new_frames()
-            reader = FrameReader(self, self._transport, self._frames, is_compressed=self._may_compress)
+            reader = FrameReader(
+                self,
+                self._transport,
+                self._frames,
+                is_compressed=self._may_compress,
+                message_bytes=self.message_bytes,
+            )
             self._reader = reader
             self._context.recent_readers.made(self)
         reader.data_received(data)
@@ -84,7 +91,7 @@ class DirectConnection(Connection, MessageProtocol):
                 self._begin_inbox(None, one)
             elif (rest := self.answer(one)) is not None:
                 self._begin_inbox(rest)
-        if self._inbox is not None and len(self._inbox) > MOST_WAITING and self._reader is not None:
+        if self._inbox is not None and self._reader is not None and _is_full(self._inbox):
             self._reader.hold()
 
     def drop_reader(self) -> bool:
@@ -95,6 +102,11 @@ class DirectConnection(Connection, MessageProtocol):
             self._reader.close()
             self._reader = None
         return True
+
+    def do_first(self, rest: Rest | None) -> None:
+        """Do this before any message is answered."""
+        if rest is not None:
+            self._begin_inbox(rest)
 
     def _begin_inbox(self, rest: Rest | None, *waiting: Received) -> None:
         self._inbox = deque(waiting)
@@ -117,3 +129,7 @@ class DirectConnection(Connection, MessageProtocol):
         """Read and forget at most so many bytes, and hand on nothing more."""
         if self._reader is not None:
             self._reader.stop(most)
+
+
+def _is_full(inbox: deque[Received]) -> bool:
+    return len(inbox) > MOST_WAITING or sum(len(one.text) for one in inbox) > WAITING_BYTES

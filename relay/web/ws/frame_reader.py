@@ -12,12 +12,13 @@ from relay.core.errors import CloseCode
 from relay.core.rate_limits import TokenBucket
 from relay.network.read_slices import Slices
 from relay.network.websocket_frames import FrameCounter
+from relay.protocol.frames import MESSAGE_BYTES
 from relay.web.ws.messages import MessageKind, MessageParser, Received
 
 MOST_RECENT = 64
 """So many clients keep a reader that is at rest, about 3 KB each."""
-COMPRESSED_SLICE_BYTES = 2048
-"""So much at once of a client that may compress: 20 bytes can be a message of 4 KiB."""
+COMPRESSED_SLICE_BYTES, LEAST_SLICE_BYTES = 2048, 512
+"""So much at once of a client that may compress: 20 bytes can be a message of 4 KiB, 80 one of 64 KiB."""
 
 
 class MessageProtocol(asyncio.Protocol, ABC):
@@ -41,20 +42,27 @@ def _none_to_tell() -> None:
 class FrameReader(Slices):
     """Reads the frames of one client. `allowed` loses some for each of them; a flood is a fault, and so its end.
 
-    After a fault or a close frame nothing is read, until it is to `stop` reading and forget.
+    A message has at most `message_bytes`. After a fault or a close frame nothing is read, until it is to `stop` reading
+    and forget.
     """
 
     __slots__ = ("_counter", "_parser")
     inner: MessageProtocol
 
     def __init__(
-        self, inner: MessageProtocol, transport: asyncio.Transport, allowed: TokenBucket, *, is_compressed: bool
+        self,
+        inner: MessageProtocol,
+        transport: asyncio.Transport,
+        allowed: TokenBucket,
+        *,
+        is_compressed: bool,
+        message_bytes: int = MESSAGE_BYTES,
     ) -> None:
         super().__init__(inner)
         self.transport = transport
         if is_compressed:
-            self.slice_bytes = COMPRESSED_SLICE_BYTES
-        self._parser = MessageParser(is_compressed=is_compressed)
+            self.slice_bytes = COMPRESSED_SLICE_BYTES if message_bytes <= MESSAGE_BYTES else LEAST_SLICE_BYTES
+        self._parser = MessageParser(is_compressed=is_compressed, message_bytes=message_bytes)
         self._counter = FrameCounter(self._parser, allowed, _none_to_tell)
 
     @property

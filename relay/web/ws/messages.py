@@ -93,8 +93,8 @@ class MessageParser:
 
     __slots__ = ("_decoder", "_deflate", "_is_open", "_protocol", "_received", "_text")
 
-    def __init__(self, *, is_compressed: bool) -> None:
-        self._protocol: Protocol | None = Protocol(Side.SERVER, max_size=frames.MESSAGE_BYTES, logger=log)
+    def __init__(self, *, is_compressed: bool, message_bytes: int = frames.MESSAGE_BYTES) -> None:
+        self._protocol: Protocol | None = Protocol(Side.SERVER, max_size=message_bytes, logger=log)
         self._deflate = _LateDeflate() if is_compressed else None
         if self._deflate is not None:
             self._protocol.extensions = [self._deflate]

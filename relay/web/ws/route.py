@@ -15,7 +15,7 @@ from relay.core.errors import CloseCode, Code, RequestError
 from relay.protocol import frames
 from relay.telemetry.events import event
 from relay.telemetry.rare_warning import RareWarning
-from relay.web.access.access import WEBSOCKET, is_websocket
+from relay.web.access.access import STREAMS_PER_CLIENT, WEBSOCKET, is_websocket
 from relay.web.access.forwarded import lacks_of_handshake
 from relay.web.aiohttp_seams import SENT
 from relay.web.inlet import inlet_of
@@ -110,7 +110,7 @@ class Clients:
 
     def greet(self) -> bytes:
         """Return the first frame on a connection, counted as sent."""
-        most_streams = self.context.access.config.max_streams_per_client
+        most_streams = self.context.access.most_streams(STREAMS_PER_CLIENT)
         frame = frames.greeting(self.epoch, most_streams, int(self.context.server_time()))
         self.context.hub.fanout.count_sent(frame)
         return frame
@@ -182,7 +182,7 @@ async def serve(
     access = clients.context.access
     caller = access.admit(request)
     try:
-        ws = Socket(compress=access.config.compression)
+        ws = Socket(compress=access.config.compression, message_bytes=direct_type.message_bytes)
         try:
             transport = await ws.open(request, greet())
         except web.HTTPBadRequest as error:
@@ -199,13 +199,13 @@ async def serve(
     if inlet is not None and inlet.may_hand_over:
         direct = direct_type(clients.context, clients, transport, caller, ws)
         clients.came(direct)
+        # Behind the handshake there may be messages already.
+        direct.do_first(direct.begin(request))
         inlet.hand_over(direct)
-        direct.begin(request)
         return SENT
     connection = other_type(clients.context, clients, transport, caller, ws)
     clients.came(connection)
-    connection.begin(request)
-    await connection.serve(request, ws)
+    await connection.serve(request, ws, connection.begin(request))
     return ws
 
 

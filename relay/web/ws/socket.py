@@ -16,9 +16,9 @@ KERNEL_BUFFER = 24 * 1024
 class Socket(HandshakeResponse):
     """Answers the handshake, and closes nothing: that is the session's concern."""
 
-    def __init__(self, *, compress: bool) -> None:
+    def __init__(self, *, compress: bool, message_bytes: int = frames.MESSAGE_BYTES) -> None:
         # aiohttp refuses a message as long as the limit it is given; ours is the largest that is taken.
-        super().__init__(autoping=False, autoclose=False, compress=compress, max_msg_size=frames.MESSAGE_BYTES + 1)
+        super().__init__(autoping=False, autoclose=False, compress=compress, max_msg_size=message_bytes + 1)
 
     @property
     def may_compress(self) -> bool:

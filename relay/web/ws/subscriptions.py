@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import length_s
-from relay.history.joining import NOT_GIVEN, Joining, JoiningClient
+from relay.history.joining import Joining, JoiningClient
+from relay.history.past_fetch import NOT_GIVEN
+from relay.history.renewal import Renewal
 from relay.instruments.directory import Target
 from relay.protocol import client_requests, frames
 from relay.protocol.fields import check_is_past, shown
 from relay.streams.subscriptions import Stream, Subscriber
-from relay.web.access.access import Caller, HistoryQuota
+from relay.web.access.access import STREAMS_PER_CLIENT, Caller, HistoryQuota
 from relay.web.ws.context import ConnectionContext
 
 LEAST_RENEWED = 500
@@ -32,14 +34,18 @@ class UncountedCandles(NamedTuple):
 class ClientSubscriptions:
     """The streams of one client, and the subscriptions that still wait for their past.
 
-    There is one for each connection: what few clients need is made when it is needed.
+    There is one for each connection: what few clients need is made when it is needed. `usual` is how many streams it
+    may have where the configuration does not say.
     """
 
-    __slots__ = ("_caller", "_client", "_context", "_quota")
+    __slots__ = ("_caller", "_client", "_context", "_quota", "_usual")
 
-    def __init__(self, context: ConnectionContext, subscriber: Subscriber, caller: Caller) -> None:
+    def __init__(
+        self, context: ConnectionContext, subscriber: Subscriber, caller: Caller, usual: int = STREAMS_PER_CLIENT
+    ) -> None:
         self._context = context
         self._caller = caller
+        self._usual = usual
         self._client = JoiningClient(context.hub, context.history, subscriber)
         self._quota: HistoryQuota | None = None
 
@@ -104,7 +110,7 @@ class ClientSubscriptions:
         request = client_requests.Request("subscribe", None, options=channel.options, past=past)
         # What it has counts for nothing.
         del client.begins[stream]
-        return Joining(client, UncountedCandles(self._caller.client), stream, provider, request, is_renewal=True)
+        return Renewal(client, UncountedCandles(self._caller.client), stream, provider, request)
 
     def _opened(self, target: Target) -> Stream:
         """Return a stream, opened for this client's address if there is none yet."""
@@ -131,7 +137,7 @@ class ClientSubscriptions:
         stream = hub.streams.get((target.provider.name, target.key))
         if stream is not None and stream in self._client.subscriber.subscriptions:
             return
-        most, most_here = access.config.max_streams, access.config.max_streams_per_client
+        most, most_here = access.config.max_streams, access.most_streams(self._usual)
         fault = None
         if self._held() >= most_here:
             fault = f"this connection has {most_here} streams, the maximum; unsubscribe from some first"

@@ -37,6 +37,7 @@ PICTURES = {
     "desktop": Picture("/#BTCUSDT@1m", 1, 1280, 800),
     "desktop-dark": README,
     "eight": Picture("/#BTCUSDT@1m,ETHUSDT@1m", 8, 1600, 900, "light", ("8",)),
+    "futures": Picture("/#BTCUSDT@1m,binance_usdm:BTCUSDT@1m", 2, 1280, 720, "dark"),
     "search": Picture("/#BTCUSDT@1m", 1, 1280, 800, "dark", ("/", "u", "s", "d")),
     "help": Picture("/#BTCUSDT@1m", 1, 1280, 800, "light", ("?",)),
     "watch-list": Picture(f"/{FOUR}", 4, 1440, 900, "light", ("w",)),
@@ -51,7 +52,7 @@ PICTURES = {
 
 async def main(pictures: dict[Path, Picture]) -> None:
     """Take pictures of a relay with the sandbox behind it."""
-    async with Sandbox(pace_s=0.5, forex_always_open=True) as sandbox:
+    async with Sandbox(pace_s=0.5, forex_always_open=True, futures=True) as sandbox:
         relay = await start_relay(sandbox)
         try:
             await _take(relay, pictures)

@@ -15,7 +15,7 @@ from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, St
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, panel, panels, until
 from tests.e2e.browser.conftest import OpenPage, Watch
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
 
@@ -133,7 +133,7 @@ async def test_scrolling_back_loads_older_candles_without_a_jump(relay: Running,
     box = await page.locator(".canvas").bounding_box()
     assert box is not None
     await page.mouse.move(box["x"] + 400, box["y"] + 300)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         while not asked.is_set():
             await page.mouse.wheel(-100, 0)
             await page.evaluate(FRAMES)
@@ -230,6 +230,18 @@ async def test_search_takes_other_spellings_and_an_interval_alone(relay: Running
         await page.keyboard.type(typed)
         await page.keyboard.press("Enter")
         await until(page, "p.stream === x", stream)
+
+
+async def test_a_contract_is_shown_beside_what_it_is_on(relay_with: StartRelay, open_page: OpenPage) -> None:
+    async with Sandbox(pace_s=0.2, futures=True) as sandbox:
+        relay = await relay_with(sandbox=sandbox)
+        page = await open_page(f"{relay.url}/#BTCUSDT@1m,binance_usdm:BTCUSDT@1m")
+        await loaded(page, 2)
+        await expect(page.locator(".head .symbol")).to_have_text(["BTCUSDT", "binance_usdm:BTCUSDT"])
+        await expect(page.locator(".head .provider")).to_have_text(["binance", ""])
+        spot, contract = ([candle["close"] for candle in one["candles"]] for one in await panels(page))
+        assert len(spot) == len(contract)
+        assert spot != contract
 
 
 async def test_address_is_read_however_it_is_spelt_and_written_in_one_way(relay: Running, open_page: OpenPage) -> None:

@@ -1,10 +1,12 @@
 """The stand-in for Binance."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import orjson
+from aiohttp import web
 
 from providers.sandbox.binance import SimulatedBinance, frame
 from providers.sandbox.binance_klines import event, parse_stream
@@ -21,11 +23,23 @@ _LATE_CLOSING_SHARE = 0.88
 
 
 class PlayedRest(BinanceRest):
-    """The REST calls; of some symbols the klines are recorded ones."""
+    """The REST calls; of some symbols the klines are recorded ones. `spent` is the weight of all so far, by path."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self.spent: Counter[str] = Counter()
+        self._weighed = 0
         self._rows: dict[tuple[str, str], list[Sequence[object]]] = {}
+
+    def answer(self, request: web.Request) -> web.Response:
+        """Answer a request, and note what it weighs."""
+        response = super().answer(request)
+        self.spent[request.path] += self._weighed
+        return response
+
+    def _count(self, weight: int) -> None:
+        self._weighed = weight
+        super()._count(weight)
 
     def serve_rows(self, symbol: str, interval: str, rows: Sequence[Sequence[object]]) -> None:
         """Answer klines of a symbol and interval from these rows."""
@@ -56,7 +70,7 @@ class BinanceStandIn(StandIn, SimulatedBinance):
     """Behave like Binance spot does today, but for what `faults` are told."""
 
     rest: PlayedRest
-    rest_type = PlayedRest
+    rest_type: type[BinanceRest] = PlayedRest
 
     def __init__(
         self,

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
+from providers.sandbox.contracts import ContractMarket, perpetual
 from providers.sandbox.listings import Pair, synthetic_pair
 from providers.sandbox.market import Market, UnknownSymbol
 
@@ -10,8 +12,8 @@ from providers.sandbox.market import Market, UnknownSymbol
 class StagedMarket(Market):
     """The market, but for what a test did to it."""
 
-    def __init__(self, seed: int | str = 1, *, extra_symbols: int = 0, forex_always_open: bool = False) -> None:
-        super().__init__(seed, extra_symbols=extra_symbols, forex_always_open=forex_always_open)
+    def __init__(self, seed: int | str = 1, **settings: Any) -> None:
+        super().__init__(seed, **settings)
         self._hidden: dict[str, list[tuple[int, int]]] = {}
 
     def add_symbols(self, pairs: Iterable[Pair | str]) -> None:
@@ -52,19 +54,32 @@ class StagedMarket(Market):
 
     def spans(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
         """Give the parts of a stretch that are not hidden."""
-        start, end = start_ms, end_ms
-        hidden = self._hidden.get(symbol)
-        if not hidden:
-            return [(start, end)]
-        pieces = []
-        for a, b in hidden:
-            if b <= start or a >= end:
-                continue
-            if a > start:
-                pieces.append((start, a))
-            start = b
-            if start >= end:
-                break
-        if start < end:
-            pieces.append((start, end))
-        return pieces
+        whole, hidden = super().spans(symbol, start_ms, end_ms), self._hidden.get(symbol)
+        return [piece for start, end in whole for piece in _without(hidden, start, end)] if hidden else whole
+
+
+class StagedContractMarket(StagedMarket, ContractMarket):
+    """The market of contracts, but for what a test did to it."""
+
+    def add_symbols(self, pairs: Iterable[Pair | str]) -> None:
+        """List more contracts; a bare name, and a pair without terms, is a perpetual one."""
+        super().add_symbols(pairs)
+        for symbol, pair in self.crypto.items():
+            if pair.contract is None:
+                self.crypto[symbol] = perpetual(pair)
+
+
+def _without(hidden: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """Give the parts of a stretch that are not among those that are hidden."""
+    pieces = []
+    for a, b in hidden:
+        if b <= start or a >= end:
+            continue
+        if a > start:
+            pieces.append((start, a))
+        start = b
+        if start >= end:
+            break
+    if start < end:
+        pieces.append((start, end))
+    return pieces

@@ -4,10 +4,9 @@ web-socket-streams.md in https://github.com/binance/binance-spot-api-docs, "Live
 has requests, answers and errors; that clients get errors nested is from recordings.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from aiohttp import web
@@ -19,13 +18,18 @@ from relay.protocol.client_requests import SubscribeOptions
 from relay.protocol.fields import shown
 from relay.streams.subscriptions import Stream
 from relay.web.facades.binance.kline_events import KLINE_EVENTS
+from relay.web.facades.binance.lacking_texts import recorded_intervals, why_no_texts
 from relay.web.facades.binance.stream_names import NameKind, StreamName, stream_name
-from relay.web.facades.binance.venue_markets import SPOT, USDM, USDM_STREAMS, VenueMarket
+from relay.web.facades.binance.venue_markets import SPOT, USDM, USDM_STREAMS, VenueMarket, no_provider
 from relay.web.facades.facade import without_token
 from relay.web.ws.aiohttp_connection import AiohttpConnection
 from relay.web.ws.connection import INVALID_BURST, INVALID_RATE, STREAMS_PER_REQUEST, Connection, Rest
 from relay.web.ws.direct_connection import DirectConnection
 
+MESSAGE_BYTES = 64 * 1024
+"""Room for the names of all streams that a connection may have: programs send 350 and more in one message."""
+STREAMS = 1024
+"""web-socket-streams.md, "Websocket Limits": so many streams may one connection have."""
 METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 _COUNTED_AS = {"SUBSCRIBE": "subscribe", "UNSUBSCRIBE": "unsubscribe", "LIST_SUBSCRIPTIONS": "list"}
 UNKNOWN_PROPERTY, NO_BOOLEAN, INVALID, NO_JSON = 0, 1, 2, 3
@@ -50,8 +54,10 @@ class BinanceConnection(Connection):
     _names: dict[str, Stream | None]
     _market: VenueMarket
     _form: tuple[bool, bool]
+    message_bytes: ClassVar[int] = MESSAGE_BYTES
+    usual_streams: ClassVar[int] = STREAMS
 
-    def begin(self, request: web.Request) -> None:
+    def begin(self, request: web.Request) -> Rest | None:
         """Subscribe to the streams that the address names."""
         path = without_token(request.path)
         self._market = USDM if path.startswith(USDM_STREAMS) else SPOT
@@ -63,19 +69,20 @@ class BinanceConnection(Connection):
         given = request.query.get("streams", "") if is_combined else path.partition("/ws/")[2]
         # Some programs connect with a number, which names no stream.
         names = [name for name in given.split("/") if "@" in name or name.startswith("!")]
-        if names:
-            self.spawn(self._subscribe_first(names))
+        if not names:
+            return None
+        names = [*dict.fromkeys(names)]
+        self._spend_on(len(names))
+        return partial(self._subscribe_later, names, None, is_asked=False)
 
-    async def _subscribe_first(self, names: Sequence[str]) -> None:
-        try:
-            await self._subscribe([*dict.fromkeys(names)])
-        except VenueFault as fault:
-            self._answer_fault(fault, None)
+    def _spend_on(self, streams: int) -> None:
+        if more := streams // STREAMS_PER_REQUEST:
+            self._requests.spend(more)
 
     # -- requests ----------------------------------------------------------------------------------
 
     def _on_text(self, text: str) -> Rest | None:
-        if len(text.encode()) > frames.MESSAGE_BYTES:
+        if self._is_too_big(text):
             self.end(CloseCode.TOO_BIG, "message too big")
             return None
         identity: object = None
@@ -86,9 +93,7 @@ class BinanceConnection(Connection):
             if method in _COUNTED_AS:
                 self._all_of_them.requests[_COUNTED_AS[method]] += 1
             if method == "SUBSCRIBE":
-                names = _names_in(params)
-                if more := len(names) // STREAMS_PER_REQUEST:
-                    self._requests.spend(more)
+                names = [name for name in self._names_in(params, are_repeated=True) if name not in self._names]
                 return partial(self._subscribe_later, names, identity)
             self._say({"result": self._result(method, params), "id": identity})
         except VenueFault as fault:
@@ -99,10 +104,7 @@ class BinanceConnection(Connection):
     def _result(self, method: str, params: object) -> object:
         """Do at once what a request other than SUBSCRIBE wants. Raises `VenueFault`."""
         if method == "UNSUBSCRIBE":
-            for name in _names_in(params):
-                stream = self._names.pop(name, None)
-                if stream is not None and stream not in self._names.values():
-                    self._subscribing.leave(stream)
+            self._leave(self._names_in(params))
             return None
         if method == "LIST_SUBSCRIPTIONS":
             if params:
@@ -122,10 +124,32 @@ class BinanceConnection(Connection):
             return self._form[0]
         if len(params) < wanted or not isinstance(params[1], bool):
             raise VenueFault(NO_BOOLEAN, "Invalid value type: expected Boolean")
-        self._form = (params[1], self._form[1])
-        for stream in {stream: None for stream in self._names.values() if stream is not None}:
-            self._context.hub.subscribe(self.subscriber, stream, self._options)
+        if self._form[0] != params[1]:
+            self._form = (params[1], self._form[1])
+            self._spend_on(len(self._names))
+            for stream in {stream: None for stream in self._names.values() if stream is not None}:
+                self._context.hub.subscribe(self.subscriber, stream, self._options)
         return None
+
+    def _names_in(self, params: object, *, are_repeated: bool = False) -> list[str]:
+        """Return the stream names of a request, each once, and count them. Raises `VenueFault` for what is none.
+
+        Those that the client has cost nothing if they `are_repeated`: programs name all of them for each stream more.
+        """
+        if not isinstance(params, list) or not params:
+            raise VenueFault(INVALID, "Invalid request: missing field `params`")
+        others = [name for name in params if not (isinstance(name, str) and name in self._names)]
+        self._spend_on(len(others if are_repeated else params))
+        for name in others:
+            if stream_name(name).kind is NameKind.NOTHING:
+                raise VenueFault(INVALID, "Invalid request: invalid stream")
+        return [*dict.fromkeys(params)]
+
+    def _leave(self, names: Iterable[str]) -> None:
+        left = {self._names.pop(name, None) for name in names}
+        for stream in left.difference(self._names.values()):
+            if stream is not None:
+                self._subscribing.leave(stream)
 
     @property
     def _options(self) -> SubscribeOptions:
@@ -133,10 +157,11 @@ class BinanceConnection(Connection):
 
     # -- subscribing -------------------------------------------------------------------------------
 
-    async def _subscribe_later(self, names: Sequence[str], identity: object) -> None:
+    async def _subscribe_later(self, names: Sequence[str], identity: object, *, is_asked: bool = True) -> None:
         try:
             await self._subscribe(names)
-            self._say({"result": None, "id": identity})
+            if is_asked:
+                self._say({"result": None, "id": identity})
         except VenueFault as fault:
             self._answer_fault(fault, identity)
         except Exception:  # noqa: BLE001  a fault of ours ends one request, never the connection
@@ -148,6 +173,7 @@ class BinanceConnection(Connection):
         for name, parsed in wanted.items():
             if parsed.kind is NameKind.OTHER:
                 raise VenueFault(INVALID, _KLINES_ONLY.format(shown(name)))
+        self._check_room(len(wanted))
         joined: list[str] = []
         try:
             for name, parsed in wanted.items():
@@ -155,33 +181,39 @@ class BinanceConnection(Connection):
                 self._names[name] = await self._stream_of(parsed)
                 joined.append(name)
         except RequestError as error:
-            if joined:
-                self._result("UNSUBSCRIBE", joined)
+            self._leave(joined)
             raise VenueFault(INVALID, f"Invalid request: {error.message}") from None
 
     async def _stream_of(self, parsed: StreamName) -> Stream | None:
         """Join a stream; None where nobody lists it: then it is silent, as there. Raises `RequestError`."""
         provider, directory = self._market.provider, self._context.directory
         if provider not in self._context.supervisors:
-            raise RequestError(Code.PROVIDER_UNAVAILABLE, "this relay has no candles of this market")
+            raise RequestError(Code.PROVIDER_UNAVAILABLE, no_provider(self._market))
         if not parsed.symbol:
-            self._check_names()
             return None
         await directory.settled(provider, parsed.symbol)
         info = self._context.supervisors[provider].provider.info
-        if directory.instrument(provider, parsed.symbol) is None or parsed.interval not in info.intervals:
-            self._check_names()
+        instrument = directory.instrument(provider, parsed.symbol)
+        if instrument is not None and (why := why_no_texts(info, instrument)):
+            raise RequestError(Code.UNSUPPORTED_INTERVAL, why)
+        intervals = () if instrument is None else instrument.intervals or info.intervals
+        if parsed.interval not in intervals:
+            if info.is_recorded:
+                # Binance may have it: there it would not be silent.
+                why = recorded_intervals(parsed.symbol, intervals) if intervals else "this recording does not have it"
+                raise RequestError(Code.UNSUPPORTED_INTERVAL, why)
             return None
         if self._is_ended:
             return None
         target = directory.resolve(provider, parsed.symbol, parsed.interval)
         return self._subscribing.follow(target, self._options)
 
-    def _check_names(self) -> None:
-        """Refuse more names without a stream than a client may have streams. Raises `RequestError`."""
-        most = self._context.access.config.max_streams_per_client
-        if len(self._names) >= most:
-            raise RequestError(Code.TOO_MANY_SUBSCRIPTIONS, f"this connection has {most} streams, the maximum")
+    def _check_room(self, count: int) -> None:
+        """Refuse more names than a client may have streams, also such without a stream. Raises `VenueFault`."""
+        most = self._context.access.most_streams(self.usual_streams)
+        if len(self._names) + count > most:
+            said = f"this connection has {len(self._names)} streams, and may have {most}; {count} more are too many"
+            raise VenueFault(INVALID, f"Invalid request: {said}")
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -218,12 +250,10 @@ class AiohttpBinanceConnection(BinanceConnection, AiohttpConnection):
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        request = json.loads(text)
-    except json.JSONDecodeError as error:
+        request = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise VenueFault(NO_JSON, f"Invalid JSON: expected value at {where}") from None
-    except RecursionError:
-        raise VenueFault(NO_JSON, "Invalid JSON: recursion limit exceeded") from None
     if not isinstance(request, dict):
         raise VenueFault(INVALID, "Invalid request: request must be an object")
     return request
@@ -251,11 +281,3 @@ def _method_of(request: dict[str, Any]) -> str:
         said, names = shown(method).strip("'"), ", ".join(f"`{name}`" for name in METHODS)
         raise VenueFault(INVALID, f"Invalid request: unknown variant `{said}`, expected one of {names}")
     return str(method)
-
-
-def _names_in(params: object) -> list[str]:
-    if not isinstance(params, list) or not params:
-        raise VenueFault(INVALID, "Invalid request: missing field `params`")
-    if any(stream_name(name).kind is NameKind.NOTHING for name in params):
-        raise VenueFault(INVALID, "Invalid request: invalid stream")
-    return [*dict.fromkeys(params)]

@@ -11,16 +11,25 @@ from aiohttp import web
 from relay.plugins.provider import Provider
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.connection import AiohttpBinanceConnection, DirectBinanceConnection
+from relay.web.facades.binance.described_routes import openapi_document
+from relay.web.facades.binance.described_streams import asyncapi_document
 from relay.web.facades.binance.exchange_info import ExchangeInfoRoute
-from relay.web.facades.binance.klines import KlineRoute, wants_microseconds
+from relay.web.facades.binance.klines import KlineRoute
 from relay.web.facades.binance.pass_through import PASSED_CALLS, PassedRoute, PassThrough
 from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, answer_of, market_data_only
-from relay.web.facades.binance.venue_markets import MARKETS, SPOT, USDM_STREAMS, HeadersNow, VenueMarket, now_ms
-from relay.web.facades.facade import Facade, FacadeParts, without_token
+from relay.web.facades.binance.venue_markets import (
+    COIN_ROOT,
+    MARKETS,
+    SPOT,
+    USDM_STREAMS,
+    HeadersNow,
+    VenueMarket,
+    now_ms,
+)
+from relay.web.facades.facade import Document, Facade, FacadeParts, without_token
 from relay.web.ws.route import serve
 
-COIN_ROOT = "/dapi/v1"
 ACCOUNT_ROOTS = ("/sapi", "/wapi", "/papi", "/eapi")
 """Roots of which nothing is market data that the relay has."""
 _OF_ACCOUNTS = frozenset({
@@ -31,6 +40,8 @@ _OF_ACCOUNTS = frozenset({
 })  # fmt: skip
 """Of spot and futures: the first part behind the root of paths that trade or show an account."""
 SIGNATURE = "signature"
+LISTEN_KEY = 32
+"""A stream's name of so many characters and no kind is a key to the events of an account: recorded ones have 60."""
 LOOKS_A_SECOND = 4
 STREAM_ROOTS = ("/ws", "/stream", USDM_STREAMS)
 
@@ -71,6 +82,14 @@ class BinanceFacade(Facade):
                 PassedRoute(parts, market, self._passed),
             )
 
+    def openapi(self, *, needs_token: bool) -> Document:
+        """Describe the REST routes."""
+        return openapi_document(needs_token=needs_token)
+
+    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document:
+        """Describe the WebSocket."""
+        return asyncapi_document(host, prefix, is_secure=is_secure, needs_token=needs_token)
+
     async def close(self) -> None:
         """End what is under way."""
         if self._polled is not None:
@@ -88,7 +107,7 @@ class BinanceFacade(Facade):
                 self._get(market, "exchangeInfo", self._exchange_info(market)),
                 self._get(market, "klines", self._klines(market)),
             ]
-            found += [self._get(market, name, self._pass(market, name)) for name in PASSED_CALLS]
+            found += [self._get(market, name, self._pass(market, name)) for name in PASSED_CALLS[market.provider]]
         found.append(self._get(SPOT, "uiKlines", self._klines(SPOT)))
         found.append(self._route(SPOT, f"{COIN_ROOT}/exchangeInfo", "exchangeInfo", self._nothing_listed))
         for before in ("", USDM_STREAMS):
@@ -102,7 +121,7 @@ class BinanceFacade(Facade):
 
     def _route(self, market: VenueMarket, path: str, kind: str, answer: Answer) -> web.RouteDef:
         async def handle(request: web.Request) -> web.StreamResponse:
-            if SIGNATURE in request.query:
+            if _is_signed(request):
                 raise market_data_only()
             try:
                 return await answer(request, partial(self._headers, market))
@@ -123,7 +142,7 @@ class BinanceFacade(Facade):
             reading.check_names(request.query, ())
             self.counts.weight_asked += 1
             now = now_ms(self._provider_of(market))
-            return _json({"serverTime": now * 1000 if wants_microseconds(request) else now}, headers)
+            return _json({"serverTime": now * 1000 if reading.wants_microseconds(request, market) else now}, headers)
 
         return answer
 
@@ -135,7 +154,7 @@ class BinanceFacade(Facade):
 
     def _klines(self, market: VenueMarket) -> Answer:
         async def answer(request: web.Request, headers: HeadersNow) -> web.StreamResponse:
-            self.counts.weight_asked += market.klines_weight
+            self.counts.weight_asked += market.klines_weight(request.query.get("limit"))
             return await self._served[market.root].klines.answer(request, headers)
 
         return answer
@@ -152,7 +171,7 @@ class BinanceFacade(Facade):
         return _json(body, headers)
 
     async def _nothing_else(self, request: web.Request) -> web.Response:
-        if SIGNATURE in request.query or _is_of_account(request):
+        if _is_signed(request) or _is_of_account(request):
             raise market_data_only()
         raise web.HTTPNotFound
 
@@ -160,7 +179,8 @@ class BinanceFacade(Facade):
 
     def answer_of(self, request: web.Request, error: Exception) -> web.StreamResponse:
         """Return an error in Binance's form; what is not there is answered without a word, as there."""
-        headers = self._headers(SPOT)
+        path = without_token(request.path)
+        headers = self._headers(next((one for one in MARKETS if path.startswith(f"{one.root}/")), SPOT))
         if isinstance(error, web.HTTPException):
             if _is_of_account(request):
                 return answer_of(market_data_only(), headers)
@@ -189,8 +209,18 @@ class BinanceFacade(Facade):
 
 
 async def _streams(request: web.Request) -> web.StreamResponse:
-    """Let a client in, which is sent no greeting."""
+    """Let a client in, which is sent no greeting. Raises `BinanceRefusal` for who wants the events of an account."""
+    names = request.match_info.get("names", "").split("/")
+    if _is_signed(request) or any("@" not in name and len(name) >= LISTEN_KEY for name in names):
+        raise market_data_only()
     return await serve(request, bytes, DirectBinanceConnection, AiohttpBinanceConnection)
+
+
+def _is_signed(request: web.Request) -> bool:
+    """Say whether a request has a signature, however its name is written."""
+    raw = request.rel_url.raw_query_string
+    # To take a query apart takes long beside an answer from memory.
+    return (SIGNATURE in raw or "%" in raw) and SIGNATURE in request.query
 
 
 def _is_of_account(request: web.Request) -> bool:

@@ -1,5 +1,6 @@
 """The klines of one market: rows of candles that came from Binance, as the text that it gave."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,14 +16,16 @@ from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.kline_rows import KLINE_ROWS, in_microseconds
+from relay.web.facades.binance.lacking_texts import recorded_intervals, why_no_texts
 from relay.web.facades.binance.pass_through import PassThrough
 from relay.web.facades.binance.polled_series import PolledSeries
-from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid
-from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket
+from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid, unsupported
+from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, no_provider
 from relay.web.facades.facade import FacadeParts, without_token
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
-_NAMES = ("symbol", "interval", "startTime", "endTime", "limit", "timeZone")
+_NAMES = ("symbol", "interval", "startTime", "endTime", "limit")
+KLINES_NEEDED = ("symbol", "interval")
 _USED_UP = 0.9
 AGAIN_S = 60.0
 """After so long candles that could not be had whole are asked for again."""
@@ -39,22 +42,22 @@ class KlinesQuery(NamedTuple):
     zone_ms: int
 
 
+def kline_names(market: VenueMarket) -> Sequence[str]:
+    """Return the parameters that klines of a market take."""
+    return _NAMES if market.is_plain else (*_NAMES, "timeZone")
+
+
 def read_klines_query(request: web.Request, market: VenueMarket) -> KlinesQuery:
     """Read the parameters of a request. Raises `BinanceRefusal`."""
     query = request.query
-    reading.check_names(query, _NAMES, ("symbol", "interval"))
-    symbol = reading.symbol_of(query["symbol"])
+    reading.check_names(query, kline_names(market), KLINES_NEEDED)
+    symbol = reading.symbol_of(market.spelt(query["symbol"]))
     start, end = reading.first_second(query, "startTime"), reading.last_second(query, "endTime")
     limit = reading.whole(query, "limit")
-    if limit == 0:
+    if limit == 0 or (market.refuses_more and limit is not None and limit > market.most_rows):
         raise invalid("limit")
     rows = market.default_rows if limit is None else min(limit, market.most_rows)
     return KlinesQuery(symbol, query["interval"], start, end, rows, reading.zone_ms(query))
-
-
-def wants_microseconds(request: web.Request) -> bool:
-    """Say whether a request wants times in microseconds: rest-api.md, "General API Information"."""
-    return request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
 
 
 class KlineRoute:
@@ -81,7 +84,7 @@ class KlineRoute:
         parts = self._parts
         caller = parts.access.caller(request)
         parts.access.check_rows(caller)
-        is_micro = wants_microseconds(request)
+        is_micro = reading.wants_microseconds(request, self._market)
         path = f"{without_token(request.raw_path)} {is_micro}"
         made = parts.bodies.get(path)
         if made is not None:
@@ -90,7 +93,8 @@ class KlineRoute:
         else:
             asked = read_klines_query(request, self._market)
             target = await self._target(asked)
-            if _reaches_now(asked, target):
+            # What forms is not recorded.
+            if not target.provider.info.is_recorded and _reaches_now(asked, target):
                 self._polled.note(target, caller)
                 await self._polled.settled(target)
             is_wanted = parts.bodies.is_wanted(path)
@@ -104,13 +108,17 @@ class KlineRoute:
         """Return the stream that is asked for. Raises `RequestError`."""
         provider, directory = self._provider, self._parts.directory
         if provider is None:
-            raise bad_symbol()
+            raise bad_symbol(no_provider(self._market))
         await directory.settled(provider.name, asked.symbol)
-        if directory.instrument(provider.name, asked.symbol) is None:
-            raise bad_symbol()
+        instrument = directory.instrument(provider.name, asked.symbol)
+        if instrument is None:
+            raise bad_symbol("this recording does not have it" if provider.info.is_recorded else "")
+        if why := why_no_texts(provider.info, instrument):
+            raise unsupported(why)
         # Only what Binance itself has: what the relay makes of its candles is none of these.
-        if asked.interval not in provider.info.intervals or asked.interval not in KLINE_ROWS:
-            raise bad_interval()
+        intervals = instrument.intervals or provider.info.intervals
+        if asked.interval not in intervals or asked.interval not in KLINE_ROWS:
+            raise bad_interval(recorded_intervals(asked.symbol, intervals) if provider.info.is_recorded else "")
         return directory.resolve(provider.name, asked.symbol, asked.interval)
 
     async def _make(self, asked: KlinesQuery, target: Target, client: str, *, is_micro: bool) -> KeptBody:
@@ -153,7 +161,7 @@ class KlineRoute:
 
     def _count_call(self) -> None:
         self._counts.calls += 1
-        self._counts.weight += self._market.klines_weight
+        self._counts.weight += self._market.klines_weight(None)
 
     async def _passed_on(self, asked: KlinesQuery, provider: Provider, client: str, *, is_micro: bool) -> KeptBody:
         """Have the exchange itself cut candles by another zone's days: the relay has none of those."""
@@ -189,10 +197,20 @@ def _is_of_the_moment() -> bool:
 
 
 def _check_is_whole(text: EncodedCandles, target: Target) -> None:
-    """Refuse to give rows of which one is not known, or not as the exchange wrote it. Raises `ProviderError`."""
+    """Refuse to give rows of which one is not known, or not as the exchange wrote it.
+
+    Raises `ProviderError`, and `BinanceRefusal` where nobody will know.
+    """
     provider, key, _ = target
-    if text.is_whole and not any(KLINE_ROWS[key.interval].bare_times(chunk) for chunk in text.chunks):
+    bare = [time for chunk in text.chunks for time in KLINE_ROWS[key.interval].bare_times(chunk)]
+    if text.is_whole and not bare:
         return
+    if provider.info.is_recorded and bare:
+        # Not left out: programs take the last row for the forming one, and would act one candle late without knowing.
+        raise unsupported(
+            f"the kline of {bare[0] * 1000} has no texts of Binance in this recording; one that forms never has; ask "
+            f"with endTime={bare[0] * 1000 - 1} or an earlier one"
+        )
     for budget in provider.budgets():
         if budget.used >= budget.limit * _USED_UP:
             wait_s = max(1.0, budget.resets_at - provider.clock.now())

@@ -8,8 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import orjson
+from aiohttp import web
 
 from relay.web.facades.binance.refusals import BinanceRefusal, illegal, invalid, mandatory
+from relay.web.facades.binance.venue_markets import VenueMarket
 
 SYMBOL_RANGE = r"^[\w\-._&&[^a-z]]{1,50}$"
 SYMBOLS_RANGE = r"""^\["[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}")*\]$"""
@@ -82,6 +84,11 @@ def last_second(query: Mapping[str, str], name: str) -> int | None:
     if value is None:
         return None
     return value // (1_000_000 if value >= MICROSECONDS_FROM else 1000)
+
+
+def wants_microseconds(request: web.Request, market: VenueMarket) -> bool:
+    """Say whether a request wants times in microseconds: rest-api.md, "General API Information"."""
+    return not market.is_plain and request.headers.get("X-MBX-TIME-UNIT", "").upper() == "MICROSECOND"
 
 
 def zone_ms(query: Mapping[str, str]) -> int:

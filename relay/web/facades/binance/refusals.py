@@ -12,7 +12,7 @@ from relay.core.errors import Code, ProviderTimeout, RateLimited, RequestError, 
 from relay.web.problems import problem_of
 
 JSON = "application/json;charset=UTF-8"
-TOO_MANY, TIMEOUT, UNAUTHORIZED, DISCONNECTED, UNKNOWN = -1003, -1007, -1002, -1001, -1000
+TOO_MANY, TIMEOUT, UNAUTHORIZED, DISCONNECTED, UNKNOWN, UNSUPPORTED = -1003, -1007, -1002, -1001, -1000, -1020
 BAD_KEY, BAD_INTERVAL, BAD_SYMBOL = -2015, -1120, -1121
 MARKET_DATA_ONLY = (
     "This relay serves market data only: nothing that is signed, trades or shows an account. Send such requests to the "
@@ -47,14 +47,23 @@ def invalid(name: str) -> BinanceRefusal:
     return BinanceRefusal(-1130, f"Data sent for parameter '{name}' is not valid.")
 
 
-def bad_symbol() -> BinanceRefusal:
-    """Refuse a symbol that is not listed."""
-    return BinanceRefusal(BAD_SYMBOL, "Invalid symbol.")
+def bad_symbol(why: str = "") -> BinanceRefusal:
+    """Refuse a symbol that is not listed; `why` is for people, where Binance itself may list it."""
+    return BinanceRefusal(BAD_SYMBOL, _with("Invalid symbol.", why))
 
 
-def bad_interval() -> BinanceRefusal:
-    """Refuse an interval that there is not."""
-    return BinanceRefusal(BAD_INTERVAL, "Invalid interval.")
+def bad_interval(why: str = "") -> BinanceRefusal:
+    """Refuse an interval that there is not; `why` is for people, where Binance itself may have it."""
+    return BinanceRefusal(BAD_INTERVAL, _with("Invalid interval.", why))
+
+
+def unsupported(why: str) -> BinanceRefusal:
+    """Refuse what this relay cannot have, however often it is asked for."""
+    return BinanceRefusal(UNSUPPORTED, _with("This operation is not supported.", why))
+
+
+def _with(text: str, why: str) -> str:
+    return f"{text} ({why})" if why else text
 
 
 def market_data_only() -> BinanceRefusal:

@@ -1,6 +1,7 @@
 """The names of Binance's streams; pure.
 
-web-socket-streams.md in https://github.com/binance/binance-spot-api-docs lists them, as of 2026-07-21.
+web-socket-streams.md in https://github.com/binance/binance-spot-api-docs lists them, as of 2026-07-21; those of futures
+have a page each at https://developers.binance.com/docs/derivatives/usds-margined-futures/websocket-market-streams.
 """
 
 import re
@@ -13,6 +14,7 @@ _KLINE = re.compile(r"kline_([0-9]{1,2}[a-zA-Z])")
 _OTHER = re.compile(
     r"kline_[0-9]{1,2}[a-zA-Z]@[+-][0-9]{2}:[0-9]{2}|aggTrade|trade|blockTrade|bookTicker|miniTicker|ticker"
     r"|ticker_(?:1h|4h|1d)|avgPrice|referencePrice|depth(?:5|10|20)?(?:@[0-9]{2,5}ms)?|markPrice(?:@1s)?|forceOrder"
+    r"|(?:continuous|indexPrice|markPrice)Kline_[0-9]{1,2}[a-zA-Z]|rpiDepth(?:@[0-9]{2,5}ms)?|compositeIndex"
 )
 _OF_ALL_PAIRS = re.compile(r"![a-zA-Z_0-9]+(?:@arr)?(?:@[0-9]{1,5}(?:ms|s))?")
 

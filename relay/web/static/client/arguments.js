@@ -86,6 +86,7 @@ const webSocket = (option, value) => refuseUnless(typeof value === "function", o
 
 export const CLIENT_OPTIONS = {
   token,
+  inOrder: flag,
   waitsForRelay: flag,
   backoffMs: durations,
   timeoutMs: duration,
@@ -94,6 +95,7 @@ export const CLIENT_OPTIONS = {
   WebSocket: webSocket,
 };
 export const CLIENT_DEFAULTS = {
+  inOrder: false,
   waitsForRelay: false,
   backoffMs: [1000, 30_000],
   timeoutMs: 30_000,

@@ -1,9 +1,10 @@
 // @ts-check
-// The WebSocket to one relay: opened, lost, opened again after a wait, whoever reads what it brings.
+// The WebSocket to a relay: opened, lost, opened again after a wait or at another relay, whoever reads what it brings.
 
 import { timerMs } from "./backoff.js";
 import { ClientError, Disconnected, Refused, Unreachable } from "./errors.js";
 import { ROUTES } from "./http.js";
+import { faultOfAll, isForGood } from "./relays.js";
 
 const HANDSHAKE_MS = 10_000;
 const SILENCE_MS = 20_000;
@@ -11,18 +12,21 @@ const PONG_MS = 10_000;
 // A snapshot of 5,000 candles has 1.3 MB.
 const MOST_OF_MESSAGE = 8 * 1024 * 1024;
 const CLOSE_RATE_LIMITED = 4002;
+const IS_UNREAD = "the program does not read the messages";
 // Too many invalid messages, token revoked: trying again would not help.
 const CLOSES_FOR_GOOD = new Set([4001, 4003]);
 
 /**
  * One WebSocket at a time: asks for what is followed, and puts what comes into the inbox.
  *
- * Until the first one is open a failure goes to `onFault`, unless the client waits for a relay; later it is told as lost.
+ * Until the first one is open a failure of all relays goes to `onFault`, unless the client waits for a relay; later each is
+ * told as lost.
  */
 export class Connection {
   /** No connection until what is unread is read. */
   isBlocked = false;
-  #http;
+  #relays;
+  #rotation;
   #backoff;
   #following;
   #inbox;
@@ -32,8 +36,7 @@ export class Connection {
   #socket = null;
   #isOpen = false;
   #wasConnected = false;
-  #failures = 0;
-  #attemptAt = 0;
+  #faults = []; // of this round; null for a relay whose connection was open
   #connectedAt = 0;
   #heardAt = 0;
   /** @type {number | null} */
@@ -42,8 +45,9 @@ export class Connection {
   #silenceTimer;
 
   /** Of the `options` of a client it takes `WebSocket`, `token`, `timeoutMs` and `waitsForRelay`. */
-  constructor(http, backoff, following, inbox, options, onFault) {
-    this.#http = http;
+  constructor(relays, rotation, backoff, following, inbox, options, onFault) {
+    this.#relays = relays;
+    this.#rotation = rotation;
     this.#backoff = backoff;
     this.#following = following;
     this.#inbox = inbox;
@@ -57,7 +61,12 @@ export class Connection {
 
   /** Take it that the relay is well, so that the next loss is the first again. */
   dataFlows() {
-    this.#failures = 0;
+    this.#rotation.restart();
+    this.#faults = [];
+  }
+
+  get #http() {
+    return this.#relays.at(this.#rotation.current);
   }
 
   /** Find out now whether the relay is there: connect without waiting on, or ask for a sign of life. */
@@ -65,7 +74,7 @@ export class Connection {
     if (this.#isOpen) this.#askForLife();
     else if (this.#attemptTimer !== undefined) {
       this.disconnect();
-      this.#attemptAt = 0;
+      this.#rotation.nextAt = 0;
       this.connectWhenDue();
     }
   }
@@ -77,16 +86,16 @@ export class Connection {
       () => {
         this.#attemptTimer = undefined;
         // An attempt that is due later than a timer can wait.
-        if (performance.now() < this.#attemptAt - 1) this.connectWhenDue();
+        if (performance.now() < this.#rotation.nextAt - 1) this.connectWhenDue();
         else this.#connect();
       },
-      timerMs(this.#attemptAt - performance.now()),
+      timerMs(this.#rotation.nextAt - performance.now()),
     );
   }
 
   #connect() {
     if (this.#options.WebSocket === undefined) {
-      this.#planNext(0);
+      this.#rotation.stay(performance.now());
       this.#fail(
         new ClientError("there is no WebSocket here: use Node 22 or newer, or give a class as option WebSocket"),
       );
@@ -100,17 +109,13 @@ export class Connection {
       socket = new this.#options.WebSocket(url.href);
     } catch (fault) {
       // A page that came by https may open no other connections, for instance.
-      this.#planNext(0);
-      this.#fail(
-        new Unreachable(
-          `no relay reached at ${this.#http.url}: the connection is not allowed (${/** @type {Error} */ (fault).name})`,
-        ),
-      );
+      const why = `the connection is not allowed (${/** @type {Error} */ (fault).name})`;
+      this.#goOn(new Unreachable(`no relay reached at ${this.#http.url}: ${why}`), { isFinal: true });
       return;
     }
     this.#socket = socket;
     // A relay that accepts and then says nothing must not hold up the resume for long.
-    const patience = setTimeout(() => this.#onRefused(socket, "no answer in time"), HANDSHAKE_MS);
+    const patience = setTimeout(() => this.#onSilence(socket), Math.min(this.#options.timeoutMs, HANDSHAKE_MS));
     socket.onopen = () => {
       clearTimeout(patience);
       if (socket === this.#socket) this.#onOpen();
@@ -122,7 +127,7 @@ export class Connection {
       clearTimeout(patience);
       if (socket !== this.#socket) return;
       if (this.#isOpen) this.#lose(reason, code);
-      else this.#onRefused(socket, "nothing answers, or it is not a relay");
+      else this.#onRefused(socket);
     };
     socket.onerror = () => {}; // the close follows and says more
   }
@@ -132,16 +137,24 @@ export class Connection {
     this.#wasConnected = true;
     this.#connectedAt = this.#heardAt = performance.now();
     this.#askedForLifeAt = null;
-    this.#following.restart();
+    this.#relays.preferred = this.#rotation.current;
+    this.#following.restart(this.#rotation.current);
     clearInterval(this.#silenceTimer);
     this.#silenceTimer = setInterval(() => this.#listen(), 1000);
   }
 
-  /** The handshake failed. A browser does not say why, so the same address is asked without an upgrade. */
-  async #onRefused(socket, reason) {
+  #onSilence(socket) {
     if (socket !== this.#socket) return;
+    socket.onclose = null;
+    socket.close();
+    this.#socket = null;
+    this.#goOn(new Unreachable(`no relay reached at ${this.#http.url}: no answer in time`));
+  }
+
+  /** The handshake failed. A browser does not say why, so the same address is asked without an upgrade. */
+  async #onRefused(socket) {
     /** @type {ClientError} */
-    let refused = new Unreachable(`no relay reached at ${this.#http.url}: ${reason}`);
+    let refused = new Unreachable(`no relay reached at ${this.#http.url}: nothing answers, or it is not a relay`);
     socket.onclose = null;
     socket.close();
     try {
@@ -157,11 +170,27 @@ export class Connection {
     }
     if (socket !== this.#socket) return;
     this.#socket = null;
-    const retryInMs = this.#planNext(refused instanceof Refused ? (refused.retryAfterMs ?? 0) : 0);
+    this.#goOn(refused);
+  }
+
+  /** Go on at the next relay after a failed attempt; end where there is none that could be used. */
+  #goOn(fault, { isFinal = false } = {}) {
+    const leastMs = fault instanceof Refused ? (fault.retryAfterMs ?? 0) : 0;
+    this.#faults.push(fault);
+    const retryInMs = this.#rotation.goOn(performance.now(), { leastMs });
+    const faults = this.#endOfRound();
     // A relay that starts, is full or shuts down takes clients later; one that refuses a token does not.
-    const isFinal = refused instanceof Refused && (refused.status === 401 || refused.status === 403);
-    if (isFinal || !(this.#wasConnected || this.#options.waitsForRelay)) this.#fail(refused);
-    else this.#tellLost(refused.message, null, retryInMs);
+    const isOver = faults.every(isForGood) || isFinal || !(this.#wasConnected || this.#options.waitsForRelay);
+    if (faults.length && isOver) this.#fail(faultOfAll(faults.filter((one) => one !== null)));
+    else this.#tellLost(fault.message, null, retryInMs);
+  }
+
+  /** Return the faults of the round that is over, none while it goes on. */
+  #endOfRound() {
+    if (this.#rotation.isWithinRound) return [];
+    const faults = this.#faults;
+    this.#faults = [];
+    return faults;
   }
 
   /** The page's origin, which a browser says on its WebSocket and not on what a page asks of its own host. */
@@ -177,24 +206,26 @@ export class Connection {
       return;
     }
     const { mostMs } = this.#backoff;
-    if (performance.now() - this.#connectedAt >= mostMs) this.#failures = 0;
-    // 4002 asks to come back later, so it waits the longest time at once.
-    const retryInMs = this.#planNext(closeCode === CLOSE_RATE_LIMITED ? mostMs : 0);
-    this.#tellLost(`connection to the relay lost${reason ? ` (${reason})` : ""}`, closeCode, retryInMs);
+    const now = performance.now();
+    if (now - this.#connectedAt >= mostMs) this.dataFlows();
+    const text = `connection to the relay lost${reason ? ` (${reason})` : ""}`;
+    if (closeCode === CLOSE_RATE_LIMITED) {
+      // It asks to come back later. Another relay would be asked as often, so this waits the longest time at once.
+      this.#tellLost(text, closeCode, this.#rotation.stay(now, mostMs));
+    } else if (reason === IS_UNREAD) {
+      this.#tellLost(text, closeCode, this.#rotation.stay(now));
+    } else {
+      this.#faults.push(null);
+      const retryInMs = this.#rotation.goOn(now, { wasOpen: true });
+      this.#endOfRound();
+      this.#tellLost(text, closeCode, retryInMs);
+    }
   }
 
   #tellLost(reason, closeCode, retryInMs) {
     this.#inbox.put({ type: "lost", reason, closeCode, retryInMs });
     if (this.#inbox.isFull) this.isBlocked = true;
     if (!this.isBlocked) this.connectWhenDue();
-  }
-
-  /** Set when the next attempt is due; return in how many milliseconds. */
-  #planNext(leastMs) {
-    const waitMs = Math.max(this.#backoff.waitMs(this.#failures), leastMs);
-    this.#failures += 1;
-    this.#attemptAt = performance.now() + waitMs;
-    return waitMs;
   }
 
   /** Have no connection and plan none. */
@@ -246,7 +277,7 @@ export class Connection {
       return;
     }
     this.#inbox.heardSize = 0;
-    if (this.#inbox.isFull) this.#lose("the program does not read the messages", null);
+    if (this.#inbox.isFull) this.#lose(IS_UNREAD, null);
   }
 
   #fail(fault) {

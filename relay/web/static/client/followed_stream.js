@@ -34,8 +34,9 @@ export class FollowedStream {
     return this.name === null ? [...this.askedBy] : [...this.askedBy, folded(this.name)];
   }
 
-  /** Begin anew with a connection that knows of nothing. */
-  restart() {
+  /** Begin anew with a connection that knows of nothing, to the relay of this number. */
+  restart(relay) {
+    this.progress.relay = relay;
     Object.assign(this, { askAt: 0, isAsked: false, awaitsSnapshot: false });
     Object.assign(this, { isRepairing: false, mustLeave: false, isRenewing: false });
   }

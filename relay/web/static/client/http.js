@@ -13,16 +13,14 @@ const CODES = { 401: "unauthorized", 403: "forbidden", 429: "rate_limited", 503:
 export class Http {
   isClosed = false;
   #headers = {};
-  #timeoutMs;
 
-  constructor(url, token, timeoutMs) {
+  constructor(url, token) {
     this.url = url;
-    this.#timeoutMs = timeoutMs;
     if (token !== undefined) this.#headers.Authorization = `Bearer ${token}`;
   }
 
-  /** Return the body of an answer to a route. Throws `ClientError`. */
-  async get(route, asked, timeoutMs = this.#timeoutMs, moreHeaders = {}) {
+  /** Return the body of an answer to a route, within a time. Throws `ClientError`. */
+  async get(route, asked, timeoutMs, moreHeaders = {}) {
     if (this.isClosed) throw new ClientClosed();
     const url = new URL(ROUTES + route, this.url);
     for (const [name, value] of Object.entries(asked)) if (value != null) url.searchParams.set(name, value);

@@ -21,6 +21,15 @@ export function parseUrl(value) {
   return new URL(`${protocol}//${url.host}${url.pathname.replace(/\/*$/, "/")}`);
 }
 
+/** Return the addresses of one relay or several, each once. Throws `BadArgument`. */
+export function parseUrls(value) {
+  if (Array.isArray(value) && !value.length) {
+    throw new BadArgument("there is no address in the list; give one such as http://127.0.0.1:8000");
+  }
+  const urls = [value].flat().map(parseUrl);
+  return urls.filter((url, place) => urls.findIndex((other) => other.href === url.href) === place);
+}
+
 /** Return `btcusdt@1H` as `BTCUSDT@1h`; whether there is such a stream only the relay knows. Throws `BadArgument`. */
 export function parseStream(stream) {
   if (typeof stream !== "string") {

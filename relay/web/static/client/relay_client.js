@@ -17,11 +17,17 @@ import { Connection } from "./connection.js";
 import { BadArgument, ClientClosed, Disconnected } from "./errors.js";
 import { Http } from "./http.js";
 import { Inbox } from "./inbox.js";
-import { parseStream, parseUrl } from "./parsing.js";
+import { parseStream, parseUrls } from "./parsing.js";
+import { Relays } from "./relays.js";
+import { Rotation } from "./rotation.js";
 import { FollowedStreams } from "./subscriptions.js";
 
 /**
- * A connection to one relay, and an async iterable of messages.
+ * A connection to a relay, and an async iterable of messages.
+ *
+ * There may be several relays that serve the same, with one token for all. The client begins with any of them, so that many
+ * clients spread, or `inOrder` with the first. When a relay fails, refuses, says nothing or shuts down, it goes on at the
+ * next one, each stream where it stopped, and stays there. After a round without success it pauses.
  *
  * The WebSocket opens with the first iteration; REST alone never opens it. There is one, however many iterate: each
  * message comes to one of them. What is not read is kept, of an open candle only the newest; beyond `mostUnread` messages
@@ -37,27 +43,35 @@ import { FollowedStreams } from "./subscriptions.js";
 export class RelayClient {
   #isClosed = false;
   #iterations = new Set();
-  #http;
+  #relays;
   #inbox;
   #following;
   #connection;
 
-  /** `url` is the relay's address; without one, the relay this file was loaded from. */
+  /** `url` is the relay's address, or a list of them; without one, the relay this file was loaded from. */
   constructor(url = new URL(".", import.meta.url), options = {}) {
-    this.url = parseUrl(url);
+    this.urls = parseUrls(url);
     /** @type {any} */
     const given = { WebSocket: globalThis.WebSocket, ...CLIENT_DEFAULTS, ...checked(options, CLIENT_OPTIONS) };
     const backoff = new Backoff(given.backoffMs);
-    this.#http = new Http(this.url, given.token, given.timeoutMs);
+    const first = given.inOrder ? 0 : Math.floor(Math.random() * this.urls.length);
+    const https = this.urls.map((one) => new Http(one, given.token));
+    this.#relays = new Relays(https, given.timeoutMs, first);
     this.#inbox = new Inbox(given.mostUnread, given.mostUnreadBytes);
     this.#following = new FollowedStreams(backoff, {
       send: (request) => this.#connection.send(request),
       tell: (message) => this.#inbox.put(message),
       dataFlows: () => this.#connection.dataFlows(),
     });
-    this.#connection = new Connection(this.#http, backoff, this.#following, this.#inbox, given, (fault) => {
+    const rotation = new Rotation(https.length, backoff, first);
+    this.#connection = new Connection(this.#relays, rotation, backoff, this.#following, this.#inbox, given, (fault) => {
       if (this.#inbox.fail(fault) && fault instanceof Disconnected) this.close();
     });
+  }
+
+  /** The address of the relay that was reached last; of the one that is asked first until then. */
+  get url() {
+    return this.#relays.url;
   }
 
   /** The streams subscribed to and not refused; canonical names where the relay confirmed them. */
@@ -75,7 +89,8 @@ export class RelayClient {
 
   /** Close the connection; an iteration under way ends, and what was not read is dropped. */
   close() {
-    this.#isClosed = this.#http.isClosed = true;
+    this.#isClosed = true;
+    this.#relays.close();
     this.#inbox.takeFault();
     this.#inbox.forget(() => true);
     this.#connection.disconnect();
@@ -196,12 +211,12 @@ export class RelayClient {
     if (startTime > endTime) throw new BadArgument(`startTime ${startTime} is after endTime ${endTime}`);
     const asked = { symbol: nameGiven("symbol", symbol), interval: nameGiven("interval", interval) };
     const options = { start_time: startTime, end_time: endTime, limit, extended: extended || undefined };
-    return this.#ask("history", { ...asked, ...options }, historyOf);
+    return this.#relays.get("history", { ...asked, ...options }, historyOf);
   }
 
   /** Return what can be streamed, sorted. Throws `ClientError`. */
   async symbols(assetClass) {
-    return this.#ask("symbols", ofClass(assetClass), symbolsOf);
+    return this.#relays.get("symbols", ofClass(assetClass), symbolsOf);
   }
 
   /**
@@ -210,21 +225,12 @@ export class RelayClient {
    */
   async instruments(assetClass, wanted = {}) {
     const { provider, search, limit } = checked(wanted, INSTRUMENT_OPTIONS);
-    return this.#ask("instruments", { ...ofClass(assetClass), provider, q: search, limit }, instrumentsOf);
+    return this.#relays.get("instruments", { ...ofClass(assetClass), provider, q: search, limit }, instrumentsOf);
   }
 
   /** Return what the relay says about itself; keys may be missing and new ones come. Throws `ClientError`. */
   async status() {
-    return this.#ask("status", {}, statusOf);
-  }
-
-  async #ask(route, asked, read) {
-    const wire = await this.#http.get(route, asked);
-    try {
-      return read(wire);
-    } catch {
-      throw this.#http.badReply();
-    }
+    return this.#relays.get("status", {}, statusOf);
   }
 }
 

@@ -19,8 +19,8 @@ export class Progress {
   hasSnapshot = false;
   isToldGaps = false; // by the relay, since it took the stream on this connection
   gaps = []; // that were told and are not repaired yet, as [from, to]
-  /** @type {number | null} */
-  revision = null; // number of the last revision that was told
+  relay = 0; // number of the one that is asked now
+  #revisions = new Map(); // by relay, since each counts its own: the number of the last one that was told
   isInDoubt = false; // closed candles may be missing: nothing counts until the relay was asked anew
   /** @type {number | null} */
   #due = null; // the first open time that may be missing
@@ -109,7 +109,8 @@ export class Progress {
     const request = {};
     if (since !== null) {
       request.since = since;
-      if (this.revision !== null) request.revision = this.revision;
+      // Of a relay that named none yet all revisions are wanted.
+      if (this.#revisions.size) request.revision = this.#revisions.get(this.relay) ?? 0;
     }
     // Once something was delivered, `bars` would cut what was missed.
     if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) {
@@ -227,7 +228,8 @@ export class Progress {
   /** Note the number of a revision, if there is one: what was revised up to it was told, unless more is still to come. */
   learnRevision(number) {
     if (this.#outdatedBefore) return;
-    if (Number.isInteger(number)) this.revision = Math.max(number, this.revision ?? 0);
+    if (Number.isInteger(number))
+      this.#revisions.set(this.relay, Math.max(number, this.#revisions.get(this.relay) ?? 0));
   }
 
   /** Say whether closed candles may be missing right before this one, and the relay said nothing of it. */
@@ -248,6 +250,17 @@ export class Progress {
   #believe() {
     this.#explained = Math.max(this.#explained, this.#doubted);
     this.#doubted = 0;
+  }
+
+  /**
+   * Note a gap that the relay told of; return where what of it is news begins, null if nothing is. What it begins with
+   * may be candles that another relay had.
+   */
+  takeGap(from, to) {
+    this.isToldGaps = true;
+    let start = from;
+    while (start < to && this.#told.has(start) && this.length !== null) start = this.#nextOpen(start);
+    return start < to && this.addGap(start, to) ? start : null;
   }
 
   /** Say whether a gap is news, and remember it. */

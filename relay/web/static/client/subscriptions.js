@@ -23,6 +23,7 @@ export class FollowedStreams {
   #requests = new SentRequests();
   #leaving = new Set();
   #serverAheadMs = 0;
+  #relay = 0;
   #isOpen = false;
   #askTimer;
   #backoff;
@@ -51,6 +52,7 @@ export class FollowedStreams {
         continue;
       }
       const stream = new FollowedStream(asked, options);
+      stream.progress.relay = this.#relay;
       this.#streams.set(asked, stream);
       this.#bySpelling.set(asked, stream);
     }
@@ -70,12 +72,13 @@ export class FollowedStreams {
     return left;
   }
 
-  /** Begin anew with a connection that knows of nothing. */
-  restart() {
+  /** Begin anew with a connection that knows of nothing, to the relay of this number. */
+  restart(relay) {
+    this.#relay = relay;
     this.#isOpen = true;
     this.#requests.clear();
     this.#leaving.clear();
-    for (const stream of this.#streams.values()) stream.restart();
+    for (const stream of this.#streams.values()) stream.restart(relay);
     this.#askSoon();
   }
 
@@ -209,11 +212,11 @@ export class FollowedStreams {
       } else if (wire.type === "status")
         this.#tellOf(stream, "state", { status: wire.status, text: wire.message ?? "" });
       else if (wire.type === "gap") {
-        stream.progress.isToldGaps = true;
-        if (!stream.progress.addGap(wire.from, wire.to)) return;
+        const from = stream.progress.takeGap(wire.from, wire.to);
+        if (from === null) return;
         stream.planRepair(performance.now());
         this.#askSoon();
-        this.#tellOf(stream, "gap", { from: wire.from, to: wire.to, reason: wire.reason ?? "" });
+        this.#tellOf(stream, "gap", { from, to: wire.to, reason: wire.reason ?? "" });
       }
     }
   }
@@ -284,11 +287,13 @@ export class FollowedStreams {
     // What was to be left and is not subscribed is what was wanted; gaps are asked for again.
     if (request?.action === "unsubscribe" || request?.kind === "repair") return;
     const waitMs = Math.max(retryAfterMs ?? 0, this.#backoff.waitMs(refused[0]?.failures ?? 0));
+    // One moment for all, so that one request asks for them again.
+    const askAt = performance.now() + waitMs;
     for (const stream of refused) {
       const isRetried =
         code === "rate_limited" || (stream.progress.confirmedAt !== null && !REFUSED_FOR_GOOD.has(code));
       if (isRetried) {
-        stream.askAt = performance.now() + waitMs;
+        stream.askAt = askAt;
         stream.failures += 1;
       } else {
         this.#drop(stream);

@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from providers.binance.weight import PAUSE_S, UNIT_S, Weight
+from providers.binance_markets.weight import PAUSE_S, UNIT_S, Weight
 from relay import (
     LIST_BOUNDS,
     PAGE_BOUNDS,
@@ -26,9 +26,10 @@ _INVALID_SYMBOL = -1121
 """errors.md, BAD_SYMBOL."""
 _TOO_MANY = -1003
 """errors.md, TOO_MANY_REQUESTS."""
-# Both texts are those of -1003 in errors.md.
+# The texts of -1003 in errors.md, and in "Error Codes" of futures, which name the address as well where recorded.
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
 _LIMIT_NOW = re.compile(r"limit is (\d{1,9}) request weight per (\d{1,4}) (SECOND|MINUTE|HOUR|DAY)")
+_LIMIT_A_MINUTE = re.compile(r"limit (?:of IP\([^)]{1,64}\) )?is (\d{1,9}) requests per minute")
 
 
 class RestCalls:
@@ -106,6 +107,8 @@ def _refusal(answer: RestAnswer, weight: Weight) -> ProviderError:
         return error
     if (stated := _LIMIT_NOW.search(reason)) is not None:
         weight.state(int(stated[1]), int(stated[2]) * UNIT_S[stated[3]])
+    elif (stated := _LIMIT_A_MINUTE.search(reason)) is not None:
+        weight.state(int(stated[1]), UNIT_S["MINUTE"])
     if "Retry-After" not in answer.headers:
         banned = _BANNED_UNTIL.search(reason)
         if banned is not None:

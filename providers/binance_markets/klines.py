@@ -5,21 +5,20 @@ from typing import Any
 
 import aiohttp
 
-from providers.binance.remainder import USUAL, remainder
-from providers.binance.rest import RestCalls
+from providers.binance_markets.remainder import USUAL, remainder
+from providers.binance_markets.rest import RestCalls
+from providers.binance_markets.rules import MarketRules
 from relay import BadAnswer, Candle, decimals, next_open, read_rows, written_candle
-
-KLINES_PAGE = 1000
-"""rest-api.md, "Kline/Candlestick data": the largest `limit`. What a larger one does is not documented."""
-_KLINES_WEIGHT = 2
-"""rest-api.md, "Kline/Candlestick data"."""
 
 
 class Klines:
     """Fetches klines page by page."""
 
-    def __init__(self, calls: RestCalls) -> None:
+    def __init__(self, rules: MarketRules, calls: RestCalls) -> None:
         self._calls = calls
+        self._path = f"{rules.root}/klines"
+        self._page_size = rules.klines_page
+        self._weigh = rules.native_weights["klines"]
 
     async def candles(
         self,
@@ -31,13 +30,13 @@ class Klines:
         session: aiohttp.ClientSession,
         settings: Mapping[str, Any],
     ) -> Sequence[Candle]:
-        """Return what `relay_candles` has to, in pages of 1000: forwards from `start`, else backwards from `end`."""
+        """Return what `relay_candles` has to, page by page: forwards from `start`, else backwards from `end`."""
         query: dict[str, str | int] = {"symbol": symbol, "interval": interval}
         if start is None:
             return await self._newest(query, end, limit, session, settings)
         candles: list[Candle] = []
         while len(candles) < limit and start < end:
-            size = min(KLINES_PAGE, limit - len(candles))
+            size = min(self._page_size, limit - len(candles))
             window: dict[str, str | int] = {"startTime": start * 1000, "endTime": end * 1000 - 1, "limit": size}
             page, is_full = await self._page(query | window, session, settings)
             candles += page
@@ -58,7 +57,7 @@ class Klines:
         pages: list[list[Candle]] = []
         left = limit
         while left > 0 and end > 0:
-            size = min(KLINES_PAGE, left)
+            size = min(self._page_size, left)
             window: dict[str, str | int] = {"endTime": end * 1000 - 1, "limit": size}
             page, is_full = await self._page({**query, **window}, session, settings)
             if page:
@@ -73,7 +72,8 @@ class Klines:
         self, params: Mapping[str, str | int], session: aiohttp.ClientSession, settings: Mapping[str, Any]
     ) -> tuple[list[Candle], bool]:
         """Return the candles of one page, and whether it held as many rows as were asked for."""
-        rows = await self._calls.ask("/api/v3/klines", params, _KLINES_WEIGHT, session, settings)
+        weight = self._weigh({"limit": str(params["limit"])})
+        rows = await self._calls.ask(self._path, params, weight, session, settings)
         if not isinstance(rows, list):
             raise BadAnswer("klines: the answer is not a list")
         if len(rows) > int(params["limit"]):

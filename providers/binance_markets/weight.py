@@ -18,12 +18,12 @@ class Weight:
     """The request weight that this address may use a minute, and the bans; asks nobody and never waits.
 
     Other programs behind the same address are seen through the header only, hence the margin. A lower limit than
-    `limit` that the exchange states is kept to; 6,000 is in enums.md, "Rate limiters".
+    `limit` that the exchange states is kept to.
     """
 
     def __init__(
         self,
-        limit: int = 6000,
+        limit: int,
         *,
         wall: Callable[[], float] | None = None,
         monotonic: Callable[[], float] | None = None,

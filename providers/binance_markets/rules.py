@@ -1,0 +1,40 @@
+"""What differs from one market of Binance to another."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from providers.binance_markets.codec import KlineCodec
+from relay import Instrument
+
+Query = Mapping[str, str]
+Weigh = Callable[[Query], int]
+
+
+class MarketRules(NamedTuple):
+    """How one market is asked. `root` begins its REST paths, and `codec` reads its streams.
+
+    An address may use `weight_a_minute`. A page of klines has at most `klines_page` rows; `native_weights` has what is
+    passed on as it is, by path behind the root, with what each call weighs, `klines` and `exchangeInfo` among them.
+    `list_query` asks for the list of instruments, of which `instrument` reads one entry.
+    """
+
+    root: str
+    codec: type[KlineCodec]
+    weight_a_minute: int
+    klines_page: int
+    list_query: Query
+    instrument: Callable[[Mapping[str, Any]], Instrument]
+    native_weights: Mapping[str, Weigh]
+
+
+def flat(weight: int) -> Weigh:
+    """Weigh each call the same."""
+    return lambda query: weight
+
+
+def limit_in(query: Query, default: int, most: int) -> int:
+    """Return how many rows a query asks for: `most` where that is no number."""
+    limit = query.get("limit")
+    if limit is None:
+        return default
+    return min(most, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 10 else most

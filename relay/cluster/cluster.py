@@ -1,0 +1,329 @@
+"""One relay among several: its heartbeat, its leases, what it hears of the others, and whether it is alone."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine, Iterable
+from typing import Any, NamedTuple
+
+from relay.cluster.bus import Bus
+from relay.cluster.bus_messages import (
+    Heartbeat,
+    ask_body,
+    heartbeat_body,
+    memory_body,
+    read_ask,
+    read_heartbeat,
+    read_memory,
+    read_wish,
+)
+from relay.cluster.carrier import Carrier, OnItem
+from relay.cluster.cluster_report import ClusterReport, Loneliness
+from relay.cluster.duty import Duty
+from relay.cluster.lease import LEASE_TIMING, LeaseTiming
+from relay.cluster.lease_keeper import LeaseKeeper
+from relay.cluster.peers import BEAT_S, Peers
+from relay.cluster.provider_share import ProviderShare
+from relay.cluster.remote_history import HistoryDesk, RemoteHistory
+from relay.cluster.shared_memory import SharedMemory
+from relay.cluster.shared_provider import SharedProvider
+from relay.cluster.shared_shard import Subjects
+from relay.core.clock import Clock
+from relay.core.model import PriceUpdate
+from relay.core.saved_value import Memory
+from relay.history.service import HistoryService
+from relay.plugins.provider import Provider
+from relay.supervision.supervisor import Listings
+from relay.supervision.timing import FeedTiming
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+ALONE_S = 2.0
+"""A relay that could write nothing to the bucket for so long serves alone."""
+LOOK_S = 0.1
+PAUSED_S = 0.6
+"""A process that did not look for so long did not run, or was kept from it."""
+WISHES_EVERY_S = 5.0
+
+
+class ClusterPlan(NamedTuple):
+    """How a relay takes part: by its name `node`, below `namespace`, with so many `shards` of each provider."""
+
+    node: str
+    namespace: str
+    shards: int = 1
+    timing: LeaseTiming = LEASE_TIMING
+
+
+class Cluster:
+    """Shares providers with the other relays on a bus. `start` it before feeds are wanted, `leave`, then `close` it."""
+
+    def __init__(self, plan: ClusterPlan, bus: Bus, clock: Clock, id_: str | None = None) -> None:
+        self.plan = plan
+        self.id = id_ or os.urandom(6).hex()
+        self.shares: dict[str, ProviderShare] = {}
+        self.remote = RemoteHistory(bus, lambda id_: self._subjects.calls(id_))
+        self.nonsense = 0
+        self._bus = bus
+        self._clock = clock
+        self._subjects = Subjects(f"mr.{plan.namespace}")
+        self._peers = Peers()
+        self._memories: dict[str, SharedMemory] = {}
+        self._desk: HistoryDesk | None = None
+        self._beat_at = self._wished_at = 0.0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._works: set[asyncio.Task[None]] = set()
+        self._alone_since: float | None = None
+        self._keeper = LeaseKeeper(
+            self.id,
+            plan.node,
+            bus,
+            clock,
+            self.shares,
+            on_change=self._look,
+            on_news=self._beat,
+            ask=lambda shard: bus.send(self._subjects.asks, ask_body(self.id, shard)),
+        )
+        self._report = ClusterReport(
+            self.id,
+            plan.node,
+            plan.namespace,
+            bus=bus,
+            peers=self._peers,
+            shares=self.shares,
+            remote=self.remote,
+            keeper=self._keeper,
+        )
+        self._looked_at = clock.monotonic()
+        self._alone_count = 0
+
+    # -- putting it together -------------------------------------------------------------------------
+
+    def shared(self, own: Provider) -> SharedProvider:
+        """Return a provider as it is to be used by all but what carries its streams upstream."""
+        share = self.shares[own.name] = ProviderShare(
+            own,
+            self.id,
+            self._bus,
+            self._peers,
+            self.remote,
+            self._subjects,
+            self._clock,
+            count=self.plan.shards,
+            timing=self.plan.timing,
+        )
+        return SharedProvider(own, share)
+
+    def memory(self, provider: str, memory: Memory) -> Memory:
+        """Return the place of a provider for what it wants to know later: other relays know it, too."""
+        share = self.shares[provider]
+        if not share.provider.remembers:
+            return memory
+
+        def tell(value: Any) -> None:
+            self._bus.send(self._subjects.memories, memory_body(self.id, provider, value))
+
+        shared = self._memories[provider] = SharedMemory(memory, tell)
+        return shared
+
+    async def start(self, history: HistoryService, listings: Listings | None, timing: FeedTiming) -> None:
+        """Begin to look for the others, and to carry what falls to this relay."""
+        for share in self.shares.values():
+
+            def carrier(on_item: OnItem, share: ProviderShare = share) -> Carrier:
+                return Carrier(
+                    share.provider,
+                    history,
+                    self._clock,
+                    on_item,
+                    listings=listings,
+                    timing=timing,
+                    lingers=share.may_overlap,
+                )
+
+            share.start(carrier)
+        own = {name: share.provider for name, share in self.shares.items()}
+        self._desk = HistoryDesk(own, history)
+        await self._bus.start()
+        self._bus.listen(self._subjects.beats, self._hear_beat)
+        self._bus.listen(self._subjects.wishes, self._hear_wish)
+        self._bus.listen(self._subjects.asks, self._hear_ask)
+        self._bus.listen(self._subjects.memories, self._hear_memory)
+        self._bus.answer(self._subjects.calls(self.id), self._desk.answer)
+        self._looked_at = self._clock.monotonic()
+        self._keeper.start()
+        self._tasks = [asyncio.create_task(self._look_forever(), name="look at relays")]
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this relay serves without the others, because leases cannot be written."""
+        return self._alone_since is not None
+
+    def carrier_of(self, provider: str) -> Carrier | None:
+        """Return what carries a provider's streams upstream here."""
+        return self.shares[provider].carrier
+
+    def renew(self, provider: str) -> None:
+        """Let feeds with the provider's present settings take the place of those that run."""
+        if (carrier := self.carrier_of(provider)) is not None:
+            carrier.supervisor.renew()
+
+    def begin_anew(self, provider: str, symbol: str, before: int | None) -> None:
+        """Take it that a symbol names another instrument."""
+        if (carrier := self.carrier_of(provider)) is not None:
+            carrier.begin_anew(symbol, before)
+
+    def share_news(self, provider: str, updates: Iterable[PriceUpdate]) -> None:
+        """Tell the others candles that turned out to be other ones, or to exist, after they were over."""
+        self.shares[provider].share_news(updates)
+
+    # -- what is heard -------------------------------------------------------------------------------
+
+    def _hear_beat(self, body: bytes) -> None:
+        beat = read_heartbeat(body)
+        if beat is None:
+            self.nonsense += 1
+            return
+        if beat.id == self.id:
+            return
+        if self._peers.hear(beat, self._clock.monotonic()):
+            # It has to know what is wanted before it owns anything, and that this relay is here.
+            self._beat()
+            for share in self.shares.values():
+                share.say_all_wishes()
+        if beat.is_leaving:
+            for share in self.shares.values():
+                share.wishes.forget(beat.id)
+            self._look()
+
+    def _hear_wish(self, body: bytes) -> None:
+        wish = read_wish(body)
+        share = None if wish is None else self.shares.get(wish.shard.provider)
+        if wish is None or wish.id == self.id:
+            self.nonsense += wish is None
+        elif share is not None:
+            share.hear_wish(wish, self._clock.monotonic())
+
+    def _hear_ask(self, body: bytes) -> None:
+        asked = read_ask(body)
+        if asked is None:
+            self.nonsense += 1
+            return
+        id_, shard = asked
+        share = self.shares.get(shard.provider)
+        if share is None or shard.parts != len(share.shards):
+            return
+        shared, now = share.shards[shard.number], self._clock.monotonic()
+        is_owner = shared.lease.is_held(now)
+        # Only who is seen to be the favourite: anybody may ask.
+        if is_owner and id_ != self.id and share.view(shared, now).favourite == id_:
+            self._keeper.hand_over(share, shared)
+
+    def _hear_memory(self, body: bytes) -> None:
+        heard = read_memory(body)
+        if heard is None:
+            self.nonsense += 1
+            return
+        id_, provider, value = heard
+        memory = self._memories.get(provider)
+        if memory is None or not self._peers.is_alive(id_, self._clock.monotonic()):
+            return
+        if any(shared.duty is not Duty.NONE for shared in self.shares[provider].shards):
+            return  # it is this relay that spends now
+        if value != memory.value:
+            self._start(self._learn(self.shares[provider].provider, memory, value), "memory of another relay")
+
+    async def _learn(self, provider: Provider, memory: SharedMemory, value: Any) -> None:
+        saved = asyncio.create_task(memory.learn(value))
+        # Before it is in the database: this relay may be the next to spend.
+        await asyncio.sleep(0)
+        provider.remember(memory)
+        await saved
+
+    # -- what is done --------------------------------------------------------------------------------
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._works.add(task)
+        task.add_done_callback(self._works.discard)
+
+    async def _look_forever(self) -> None:
+        while True:
+            try:
+                self._look()
+            except Exception:
+                # A mistake that concerns one provider must not end the part in the cluster of all.
+                log.exception("looking at the other relays failed", extra=event("cluster_failed"))
+            await asyncio.sleep(LOOK_S)
+
+    def _look(self) -> None:
+        now = self._clock.monotonic()
+        paused_s, self._looked_at = now - self._looked_at, now
+        if paused_s > PAUSED_S:
+            # Nothing could be written meanwhile, whatever the bus is like.
+            self._keeper.written_at += paused_s
+        self._note_alone(now)
+        for share in self.shares.values():
+            share.look(now, is_alone=self.is_alone)
+        if now - self._beat_at >= BEAT_S:
+            self._beat()
+        if now - self._wished_at >= WISHES_EVERY_S:
+            self._wished_at = now
+            for share in self.shares.values():
+                share.wishes.expire(now)
+                share.say_all_wishes()
+            for name, memory in self._memories.items():
+                if self.shares[name].claims(now) and memory.value is not None:
+                    memory.tell()
+
+    def _note_alone(self, now: float) -> None:
+        is_alone = now - self._keeper.written_at >= ALONE_S
+        if is_alone and self._alone_since is None:
+            self._alone_since = now
+            self._alone_count += 1
+            log.warning("NATS cannot be used: this relay serves alone", extra=event("cluster_alone"))
+        elif not is_alone and self._alone_since is not None:
+            self._alone_since = None
+            log.info("this relay serves with the others again", extra=event("cluster_joined"))
+            for share in self.shares.values():
+                share.say_all_wishes(is_new=True)
+            self._beat()
+
+    def _beat(self) -> None:
+        now = self._clock.monotonic()
+        self._beat_at = now
+        able = frozenset(shard for share in self.shares.values() for shard in share.able(now))
+        claims = {shard: claim for share in self.shares.values() for shard, claim in share.claims(now).items()}
+        beat = Heartbeat(
+            self.id,
+            self.plan.node,
+            now,
+            frozenset() if self._keeper.is_leaving else able,
+            {} if self._keeper.is_leaving else claims,
+            self._keeper.is_leaving,
+        )
+        self._bus.send(self._subjects.beats, heartbeat_body(beat))
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Give all leases up at once, so that others take what this relay carried while its clients move to them."""
+        await self._keeper.leave()
+
+    async def close(self) -> None:
+        """End everything."""
+        await self.leave()
+        tasks = [*self._tasks, *self._works]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, self._keeper.close(), return_exceptions=True)
+        await asyncio.gather(*(share.close() for share in self.shares.values()))
+        await self._bus.close()
+
+    # -- what is said of it --------------------------------------------------------------------------
+
+    def document(self) -> dict[str, Any]:
+        """Return the state as JSON values, for `status`."""
+        state = Loneliness(self.is_alone, self._alone_count, self.nonsense)
+        return self._report.document(self._clock.monotonic(), state, self._desk)

@@ -1,0 +1,100 @@
+"""What a relay says of itself among the others: the part `cluster` of its status."""
+
+from typing import Any, NamedTuple
+
+from relay.cluster.bus import Bus
+from relay.cluster.bus_messages import ClaimTold
+from relay.cluster.lease_keeper import LeaseKeeper
+from relay.cluster.peers import Peers
+from relay.cluster.provider_share import ProviderShare
+from relay.cluster.remote_history import HistoryDesk, RemoteHistory
+from relay.cluster.shards import Shard
+from relay.cluster.shared_shard import SharedShard
+
+CONTESTED_S = 5.0
+"""Two owners for so long are no hand-over."""
+
+
+class Loneliness(NamedTuple):
+    """Whether a relay is alone, how often it was, and how many messages of others were invalid."""
+
+    is_alone: bool
+    times: int
+    invalid: int
+
+
+class ClusterReport:
+    """Reads the parts' own counters when it is asked; nothing is kept here."""
+
+    def __init__(
+        self,
+        id_: str,
+        node: str,
+        namespace: str,
+        *,
+        bus: Bus,
+        peers: Peers,
+        shares: dict[str, ProviderShare],
+        remote: RemoteHistory,
+        keeper: LeaseKeeper,
+    ) -> None:
+        self._id = id_
+        self._node = node
+        self._namespace = namespace
+        self._bus = bus
+        self._peers = peers
+        self._shares = shares
+        self._remote = remote
+        self._keeper = keeper
+
+    def document(self, now: float, state: Loneliness, desk: HistoryDesk | None) -> dict[str, Any]:
+        """Return the state as JSON values, for `status`."""
+        beats = sorted(self._peers.alive(now), key=lambda beat: beat.node)
+        counts = [share.counts for share in self._shares.values()]
+        middle, worst = self._keeper.round_trip.quantile(0.5), self._keeper.round_trip.quantile(0.99)
+        return {
+            "node": self._node,
+            "namespace": self._namespace,
+            "state": "alone" if state.is_alone else "joined",
+            "message": "NATS cannot be used: this relay serves its own clients alone" if state.is_alone else "",
+            "alone_count": state.times,
+            "relays": [
+                {"node": self._node, "id": self._id, "here": True, "shards": len(self._claimed(now))},
+                *({"node": b.node, "id": b.id, "here": False, "shards": len(b.claims)} for b in beats),
+            ],
+            "shards": [self._shard(share, shared, now) for share in self._shares.values() for shared in share.shards],
+            "bus": {
+                "connected": self._bus.is_connected,
+                "round_trip_ms": None
+                if middle is None or worst is None
+                else {"p50": round(middle * 1000, 2), "p99": round(worst * 1000, 2)},
+                "sent": sum(one.sent for one in counts),
+                "received": sum(one.received for one in counts),
+                "lost": sum(one.lost for one in counts) + self._bus.lost,
+                "invalid": sum(one.nonsense for one in counts) + state.invalid,
+            },
+            "history_calls": {
+                "asked": self._remote.asked,
+                "failed": self._remote.failed,
+                "answered": 0 if desk is None else desk.answered,
+            },
+        }
+
+    def _claimed(self, now: float) -> dict[Shard, ClaimTold]:
+        return {shard: claim for share in self._shares.values() for shard, claim in share.claims(now).items()}
+
+    def _shard(self, share: ProviderShare, shared: SharedShard, now: float) -> dict[str, Any]:
+        owners = [beat.node for beat in self._peers.claims(shared.shard, now)]
+        if shared.shard in share.claims(now):
+            owners.insert(0, self._node)
+        contested = shared.contested_since
+        unowned = shared.unowned_since
+        return {
+            "shard": str(shared.shard),
+            "provider": shared.shard.provider,
+            "owner": owners[0] if owners else None,
+            "owners": len(owners),
+            "here": shared.duty.value,
+            "contested": contested is not None and now - contested >= CONTESTED_S,
+            "unowned_s": 0.0 if unowned is None else round(now - unowned, 1),
+        }

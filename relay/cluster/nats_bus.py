@@ -1,0 +1,290 @@
+"""The bus over NATS: core messages, and one bucket in memory for leases, whose values live for two seconds."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+import nats
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.errors import Error as NatsError
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import KeyWrongLastSequenceError, NoStreamResponseError
+from nats.js.kv import KeyValue
+
+from relay.cluster.bus import BusError, OnMessage, OnRequest
+from relay.telemetry.events import event
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 1.0
+"""A lease that is not written within this is as good as none."""
+CONNECT_TIMEOUT_S = 2
+AGAIN_S = 0.5
+PING_EVERY_S = 2
+MOST_WAITING_BYTES = 64 * 2**20
+MOST_PENDING = 65_536
+
+
+class NatsAccess(NamedTuple):
+    """Where NATS is, and who the relay is there."""
+
+    urls: tuple[str, ...]
+    credentials: str = ""
+    name: str = ""
+
+
+class _Heard:
+    """A subject that is listened to or answered, on whichever connection there is."""
+
+    def __init__(self, bus: "NatsBus", subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
+        self.subject = subject
+        self.take = take
+        self.is_begun = False
+        self.on_server: NatsSubscription | None = None
+        self._bus = bus
+
+    def end(self) -> None:
+        """Hear nothing more."""
+        self._bus.forget(self)
+
+
+class NatsBus:
+    """A connection to NATS that is opened again whenever it is lost; see `Bus`."""
+
+    def __init__(self, access: NatsAccess, bucket: str, *, ttl_s: float) -> None:
+        self._access = access
+        self._bucket = bucket
+        self._ttl_s = ttl_s
+        self._client: Client | None = None
+        self._leases: KeyValue | None = None
+        self._heard: dict[_Heard, None] = {}
+        self._out: deque[tuple[str, bytes]] = deque()
+        self._out_bytes = 0
+        self._has_work = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._answering: set[asyncio.Task[None]] = set()
+        self._is_logged = False
+        self._dropped = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server is reached now."""
+        return self._client is not None and self._client.is_connected
+
+    @property
+    def lost(self) -> int:
+        """How many messages were dropped because they were read or written too slowly."""
+        return self._dropped
+
+    # -- the connection ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to connect, and go on until `close`; returns at once."""
+        self._tasks = [
+            asyncio.create_task(self._connect_forever(), name="nats"),
+            asyncio.create_task(self._write_forever(), name="nats writer"),
+        ]
+
+    async def _connect_forever(self) -> None:
+        while True:
+            try:
+                await self._connect()
+                break
+            except (NatsError, OSError, TimeoutError, ValueError) as error:
+                self._say_lost(error)
+                await asyncio.sleep(AGAIN_S)
+        # From now on the client connects by itself, and subscribes anew.
+        for heard in [*self._heard]:
+            await self._subscribe(heard)
+
+    async def _connect(self) -> None:
+        options: dict[str, Any] = {}
+        if self._access.credentials:
+            options["user_credentials"] = self._access.credentials
+        self._client = await nats.connect(
+            [*self._access.urls],
+            name=self._access.name,
+            error_cb=self._note_error,
+            disconnected_cb=self._note_lost,
+            reconnected_cb=self._note_back,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            reconnect_time_wait=AGAIN_S,
+            max_reconnect_attempts=-1,
+            ping_interval=PING_EVERY_S,
+            max_outstanding_pings=2,
+            pending_size=MOST_WAITING_BYTES,
+            no_echo=True,
+            **options,
+        )
+        self._is_logged = False
+        log.info("connected to NATS", extra=event("bus_connected"))
+
+    async def _note_error(self, error: Exception) -> None:
+        if type(error).__name__ == "SlowConsumerError":
+            self._dropped += 1
+        self._say_lost(error)
+
+    async def _note_lost(self) -> None:
+        self._leases = None
+
+    async def _note_back(self) -> None:
+        self._is_logged = False
+        log.info("connected to NATS again", extra=event("bus_connected"))
+
+    def _say_lost(self, error: BaseException) -> None:
+        if not self._is_logged:
+            self._is_logged = True
+            # Not the text: it may name an address with a password.
+            log.warning("NATS: %s", type(error).__name__, extra=event("bus_trouble", reason=type(error).__name__))
+
+    async def close(self) -> None:
+        """Send what waits, then disconnect."""
+        for task in (*self._tasks, *self._answering):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._answering, return_exceptions=True)
+        if self._client is not None:
+            with suppress(NatsError, OSError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    while self._out and self.is_connected:
+                        await self._client.publish(*self._out.popleft())
+                    if self.is_connected:
+                        await self._client.flush(1)
+            with suppress(NatsError, OSError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._client.close()
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def send(self, subject: str, body: bytes) -> None:
+        """Send a message; nothing is kept while there is no connection."""
+        if not self.is_connected or self._out_bytes > MOST_WAITING_BYTES:
+            self._dropped += self.is_connected
+            return
+        self._out.append((subject, body))
+        self._out_bytes += len(body)
+        self._has_work.set()
+
+    async def _write_forever(self) -> None:
+        while True:
+            while self._out:
+                subject, body = self._out.popleft()
+                self._out_bytes -= len(body)
+                client = self._client
+                if client is None or not client.is_connected:
+                    continue
+                try:
+                    await client.publish(subject, body)
+                except (NatsError, OSError) as error:
+                    self._dropped += 1
+                    self._say_lost(error)
+            await self._has_work.wait()
+            self._has_work.clear()
+
+    def listen(self, subject: str, take: OnMessage) -> _Heard:
+        """Hear all messages of a subject, also after the connection was lost."""
+
+        async def hand_on(message: Msg) -> None:
+            take(message.data)
+
+        return self._hear(_Heard(self, subject, hand_on))
+
+    def answer(self, subject: str, give: OnRequest) -> _Heard:
+        """Answer all requests to a subject."""
+
+        async def reply(message: Msg) -> None:
+            body = await give(message.data)
+            with suppress(NatsError, OSError):
+                await message.respond(body)
+
+        async def begin(message: Msg) -> None:
+            # A task each: one that takes long holds up no other.
+            self._start(reply(message))
+
+        return self._hear(_Heard(self, subject, begin))
+
+    def _hear(self, heard: _Heard) -> _Heard:
+        self._heard[heard] = None
+        if self._client is not None:
+            self._start(self._subscribe(heard))
+        return heard
+
+    def forget(self, heard: _Heard) -> None:
+        """End a subscription. Harmless when it has ended."""
+        if heard in self._heard:
+            del self._heard[heard]
+            if heard.on_server is not None:
+                self._start(self._unsubscribe(heard.on_server))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    async def _subscribe(self, heard: _Heard) -> None:
+        if heard.is_begun or self._client is None or heard not in self._heard:
+            return
+        heard.is_begun = True
+        with suppress(NatsError, OSError):
+            heard.on_server = await self._client.subscribe(
+                heard.subject, cb=heard.take, pending_msgs_limit=MOST_PENDING, pending_bytes_limit=MOST_WAITING_BYTES
+            )
+
+    async def _unsubscribe(self, on_server: NatsSubscription) -> None:
+        with suppress(NatsError, OSError):
+            await on_server.unsubscribe()
+
+    async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
+        """Return the answer to a request. Raises `BusError`."""
+        if self._client is None or not self._client.is_connected:
+            raise BusError("there is no connection to NATS")
+        try:
+            return (await self._client.request(subject, body, timeout=timeout_s)).data
+        except (NatsError, OSError, TimeoutError) as error:
+            raise BusError(f"no answer ({type(error).__name__})") from error
+
+    # -- leases ------------------------------------------------------------------------------------
+
+    async def take(self, name: str, value: bytes) -> int | None:
+        """Write a lease that nobody has; return its revision, None if somebody has it. Raises `BusError`."""
+        return await self._written(lambda leases: leases.create(name, value))
+
+    async def renew(self, name: str, value: bytes, revision: int) -> int | None:
+        """Write a lease anew; return its revision, None if that is another one by now. Raises `BusError`."""
+        return await self._written(lambda leases: leases.update(name, value, last=revision))
+
+    async def give_up(self, name: str, revision: int) -> None:
+        """Delete a lease, unless it is somebody else's by now. Raises `BusError`."""
+        # Who has it by now wrote it with another revision: the server refuses that as it refuses all that is wrong.
+        await self._written(lambda leases: leases.delete(name, last=revision))
+
+    async def touch(self, name: str, value: bytes) -> None:
+        """Write a value whoever wrote it before. Raises `BusError`."""
+        await self._written(lambda leases: leases.put(name, value))
+
+    async def _written(self, write: Callable[[KeyValue], Awaitable[T]]) -> T | None:
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                return await write(await self._bucket_of_leases())
+        except KeyWrongLastSequenceError:
+            return None
+        except NoStreamResponseError as error:
+            # The server lost its memory, and the bucket with it: the next call makes it anew.
+            self._leases = None
+            raise BusError("NATS has no bucket for leases") from error
+        except (NatsError, OSError, TimeoutError) as error:
+            raise BusError(f"a lease cannot be written ({type(error).__name__})") from error
+
+    async def _bucket_of_leases(self) -> KeyValue:
+        if self._client is None or not self._client.is_connected:
+            raise BusError("there is no connection to NATS")
+        if self._leases is None:
+            config = KeyValueConfig(bucket=self._bucket, ttl=self._ttl_s, storage=StorageType.MEMORY, history=1)
+            self._leases = await self._client.jetstream(timeout=CALL_TIMEOUT_S).create_key_value(config)
+        return self._leases

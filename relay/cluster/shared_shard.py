@@ -1,0 +1,68 @@
+"""What one relay keeps of each shard that it shares, and under which names relays tell each other of it."""
+
+from typing import NamedTuple
+
+from relay.cluster.bus import BusListener
+from relay.cluster.bus_messages import Item
+from relay.cluster.duty import Duty
+from relay.cluster.lease import Lease, LeaseTiming
+from relay.cluster.shards import Shard
+from relay.core.model import StreamKey
+
+
+class Subjects(NamedTuple):
+    """The names of what relays tell each other, all below one prefix."""
+
+    prefix: str
+
+    @property
+    def beats(self) -> str:
+        return f"{self.prefix}.beat"
+
+    @property
+    def wishes(self) -> str:
+        return f"{self.prefix}.want"
+
+    @property
+    def asks(self) -> str:
+        return f"{self.prefix}.ask"
+
+    @property
+    def memories(self) -> str:
+        return f"{self.prefix}.memory"
+
+    def news(self, shard: Shard) -> str:
+        return f"{self.prefix}.news.{shard}"
+
+    def calls(self, id_: str) -> str:
+        return f"{self.prefix}.call.{id_}"
+
+
+class BusCounts:
+    """What passed over the bus for one provider; `lost` are messages that should have come between others."""
+
+    __slots__ = ("lost", "nonsense", "received", "sent")
+
+    def __init__(self) -> None:
+        self.sent = self.received = self.lost = self.nonsense = 0
+
+
+class SharedShard:
+    """What this relay knows of one shard, and does about it."""
+
+    def __init__(self, shard: Shard, me: str, timing: LeaseTiming) -> None:
+        self.shard = shard
+        self.lease = Lease(me, timing)
+        self.duty = Duty.NONE
+        self.revision = 0
+        """Of the lease it had last: what it claims while it waits for the next owner to be live."""
+        self.taken_at = self.reached_at = 0.0
+        self.unable_until = 0.0
+        self.source: str | None = None
+        self.unowned_since: float | None = None
+        self.contested_since: float | None = None
+        self.told = 0
+        self.waiting: list[tuple[StreamKey, Item]] = []
+        self.listening: BusListener | None = None
+        self.numbers: dict[str, int] = {}
+        """Of each sender the number of the message that is due."""

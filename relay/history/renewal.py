@@ -1,0 +1,54 @@
+"""A past that a client is sent anew, for which it did not ask: its provider changed it; however long that takes."""
+
+import asyncio
+import math
+
+from relay.core.errors import ProviderError, RateLimited, StoreError
+from relay.core.intervals import length_s
+from relay.history.joining import Joining, JoiningClient
+from relay.history.past_fetch import CandleQuota
+from relay.plugins.provider import Provider
+from relay.protocol.client_requests import MOST_BARS, Request
+from relay.streams.subscriptions import Stream
+
+WAIT_S = 1.0
+"""It waits so long after a failure to be asked for again; twice as long each time."""
+MOST_WAIT_S = 30.0
+
+
+class Renewal(Joining):
+    """Sends a client that has a stream its past anew; less than the client has may not take the place of that."""
+
+    replaces = True
+
+    def __init__(
+        self, client: JoiningClient, quota: CandleQuota, stream: Stream, provider: Provider, request: Request
+    ) -> None:
+        super().__init__(client, quota, stream, provider, request, may_lack=False)
+        self.ids = []
+        self._began_at = self._confirmed_at = provider.clock.now()
+        self._renewed = request.past
+        self._bars = request.past.bars or 0
+        self._failure_wait_s = WAIT_S
+
+    async def _attempt(self) -> bool:
+        self._reach_back()
+        try:
+            return await super()._attempt()
+        except RateLimited:
+            raise
+        except (ProviderError, StoreError):
+            await asyncio.sleep(self._failure_wait_s)
+            self._failure_wait_s = min(MOST_WAIT_S, 2 * self._failure_wait_s)
+            return False
+
+    def _reach_back(self) -> None:
+        """Reach as far back as when it began if it had to wait, unless a request wants another past."""
+        wanted = self._wanted
+        if wanted.bars is not None and wanted is self._renewed:
+            opened = math.ceil((self._provider.clock.now() - self._began_at) / length_s(self.stream.key.interval))
+            self._wanted = self._renewed = wanted._replace(bars=min(MOST_BARS, self._bars + opened))
+
+    def _state(self) -> list[bytes]:
+        """Return nothing if the client was told no other state meanwhile."""
+        return super()._state() if self._fetch.waited_s else []

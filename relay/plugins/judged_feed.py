@@ -1,0 +1,82 @@
+"""The updates of one feed as they leave a plugin: what makes no sense is left out, and its errors are judged."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from relay.core.errors import AuthenticationFailed, Killed, ProviderError
+from relay.core.model import PriceUpdate
+from relay.plugins.failure_judge import FailureJudge
+from relay.plugins.hook_calls import HookCalls
+from relay.plugins.validation import CandleValidator
+from relay.upstream.watchlist import Watchlist
+
+_MOST_AT_A_TIME = 100
+
+
+class JudgedFeeds:
+    """The feeds of one provider. `refusal` returns why none may open, `on_repair` hears of candles without extras."""
+
+    def __init__(
+        self,
+        calls: HookCalls,
+        border: CandleValidator,
+        failures: FailureJudge,
+        refusal: Callable[[], str | None],
+        on_repair: Callable[[], None],
+    ) -> None:
+        self.name = calls.name
+        self._calls = calls
+        self._border = border
+        self._failures = failures
+        self._refusal = refusal
+        self._on_repair = on_repair
+
+    async def stream(
+        self, watchlist: Watchlist, open_feed: Callable[[Watchlist], AsyncGenerator[PriceUpdate, None]]
+    ) -> AsyncGenerator[PriceUpdate, None]:
+        """Yield the updates of one feed; what makes no sense is reported to the watchlist and left out.
+
+        Raises `ProviderError`.
+        """
+        if (refusal := self._refusal()) is not None:
+            raise AuthenticationFailed(refusal)
+        failure: ProviderError
+        self._calls.speak()
+        fault_of_update, in_a_row, is_left = self._border.fault_of_update, 0, False
+        leaps = self._border.leaps(watchlist)
+        task = asyncio.current_task()
+        let_settings_go = self._calls.use.hold()
+        try:
+            async with aclosing(open_feed(watchlist)) as updates:
+                async for update in updates:
+                    in_a_row += 1
+                    if in_a_row > _MOST_AT_A_TIME:
+                        # A plugin that never waits would keep everybody else waiting.
+                        in_a_row = 0
+                        await asyncio.sleep(0)
+                    fault = fault_of_update(update, watchlist)
+                    if fault is not None:
+                        if (repaired := self._border.repaired(update, watchlist)) is None:
+                            watchlist.skip(fault)
+                            continue
+                        update = repaired
+                        self._on_repair()
+                    told = (update,) if leaps is None or leaps.passes(update) else leaps.weigh(update)
+                    try:
+                        for one in told:
+                            yield one
+                    except GeneratorExit:
+                        is_left = True
+                        raise
+            return
+        except BaseException as error:
+            # Whoever ends a feed cancels it, then throws the other one in; else the plugin raised them itself.
+            is_ended = is_left or task is None or task.cancelling()
+            if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit | Killed):
+                raise
+            failure = self._failures.judged("relay_stream", error)
+        finally:
+            let_settings_go()
+        # Raised out here: inside `except` it would drag the original along, which may hold a key.
+        raise failure

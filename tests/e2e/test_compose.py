@@ -1,0 +1,143 @@
+"""The compose files: understood by their schema and by Prometheus, with mounts, variables and words that exist."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from providers import BUILTIN
+from relay.cli import main
+from relay.config.environment import names_of_variable
+from relay.config.provider_settings import setting_variables
+from relay.config.settings import SETTINGS, Config
+from relay.plugins.loader import PluginHost
+from tests.support.tools import tool
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "relay" / "packaging" / "compose"
+FILES = sorted(FOLDER.glob("compose*.yaml"))
+GUIDE = (ROOT / "relay" / "web" / "facades" / "README.md").read_text(encoding="utf-8")
+
+
+def read(name: str) -> Any:
+    return yaml.safe_load((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def services() -> dict[str, dict[str, Any]]:
+    """Return the services of all files by name; what several say of one is joined."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in FILES:
+        for name, service in read(path.name)["services"].items():
+            joined = found.setdefault(name, {})
+            for key, value in service.items():
+                joined[key] = {**joined.get(key, {}), **value} if isinstance(value, dict) else value
+    return found
+
+
+def mounted() -> dict[str, Path]:
+    """Return the files of the repository that containers get, by their place there."""
+    found = {}
+    for service in services().values():
+        for mount in service.get("volumes", ()):
+            source, target = mount.split(":")[:2]
+            if source.startswith("."):
+                found[target] = FOLDER / source
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_schema_of_compose_accepts_it(path: Path) -> None:
+    checks = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    said = subprocess.run(checks, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stdout
+
+
+def test_what_is_mounted_or_built_is_there() -> None:
+    assert len(mounted()) == 6
+    assert [path for path in mounted().values() if not path.is_file()] == []
+    build = services()["relay"]["build"]
+    assert (FOLDER / build["context"]).resolve() == ROOT
+    assert (ROOT / build["dockerfile"]).is_file()
+
+
+def test_every_variable_of_the_relay_is_a_setting() -> None:
+    host = PluginHost()
+    host.load(BUILTIN, installed=False)
+    known = {each for one in SETTINGS.values() for each in names_of_variable(one.variable, is_secret=one.is_secret)}
+    for loaded in host.loaded.values():
+        for setting in loaded.info.settings:
+            for name in setting_variables(Config(), loaded.info, setting):
+                known.update(names_of_variable(name, is_secret=setting.is_secret))
+    given = services()["relay"]["environment"]
+    assert {*given} <= known
+    assert all(SETTINGS[name[6:].lower()].parse(value) for name, value in given.items() if not name.endswith("_FILE"))
+    secrets = read("compose.secrets.yaml")["secrets"]
+    files = [value for name, value in given.items() if name.endswith("_FILE")]
+    assert files == [f"/run/secrets/{one}" for one in secrets]
+
+
+def test_the_relay_takes_the_words_it_is_given() -> None:
+    group = main.make_context("relay", ["serve"], resilient_parsing=True)
+    for path in FILES:
+        words = read(path.name)["services"].get("relay", {}).get("command")
+        if words is not None:
+            command = main.get_command(group, words[0])
+            assert isinstance(command, click.Command)
+            command.make_context("serve", words[1:], parent=group)
+
+
+def test_the_relay_is_locked_up_and_has_time_to_stop() -> None:
+    relay = services()["relay"]
+    assert relay["read_only"]
+    assert (relay["cap_drop"], relay["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
+    # As long as the process itself takes at most.
+    assert int(relay["stop_grace_period"].removesuffix("s")) > 40
+
+
+def test_nothing_is_open_to_other_machines() -> None:
+    ports = [port for service in services().values() for port in service.get("ports", ())]
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_prometheus_understands_its_configuration_and_asks_the_relay(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    promtool = tool("promtool", "prometheus", request.config)
+    text = (FOLDER / "prometheus.yaml").read_text(encoding="utf-8")
+    for place, path in mounted().items():
+        text = text.replace(place, str(path))
+    (tmp_path / "prometheus.yaml").write_text(text)
+    command = [promtool, "check", "config", str(tmp_path / "prometheus.yaml")]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert said.returncode == 0, said.stdout + said.stderr
+    (job,) = read("prometheus.yaml")["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["relay:8000"]}]
+    # The alert about a relay that is down finds it by this name.
+    assert re.fullmatch(".*relay.*", job["job_name"])
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    (source,) = read("grafana/datasources.yaml")["datasources"]
+    assert (source["type"], source["url"], source["isDefault"]) == ("prometheus", "http://prometheus:9090", True)
+    (provider,) = read("grafana/dashboards.yaml")["providers"]
+    home = services()["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert str(Path(home).parent) == provider["options"]["path"]
+    assert json.loads(mounted()[home].read_text(encoding="utf-8"))["uid"] == "market-relay"
+
+
+def test_freqtrade_is_led_to_the_relay_as_the_guide_says() -> None:
+    block = re.search(r"### freqtrade\n.*?```json\n\"exchange\": (.*?)```", GUIDE, re.DOTALL)
+    assert block is not None
+    said = json.loads(block[1].replace("127.0.0.1:8000", "relay:8000"))
+    given = json.loads((FOLDER / "freqtrade.json").read_text(encoding="utf-8"))
+    assert said.items() <= given["exchange"].items()
+    assert given["dry_run"]
+    image = services()["freqtrade"]["image"]
+    assert f"### freqtrade\n\n{image.rpartition(':')[2]}," in GUIDE

@@ -1,0 +1,258 @@
+"""Relays that share a venue over a hostile bus: each tells its clients every closed candle, once and as it was."""
+
+import asyncio
+from pathlib import Path
+
+import orjson
+import pytest
+
+from relay.cluster.bus_messages import news_body
+from relay.core.model import Candle, PriceUpdate, StreamKey
+from tests.support.fake_bus import BusFaults
+from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, price, small_cluster
+
+
+def follow_all(cluster: SmallCluster) -> list[Hearer]:
+    return [relay.follow(key) for relay in cluster.relays for key in (A, B)]
+
+
+async def test_one_relay_carries_what_all_want(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(10)
+        for hearer in hearers:
+            hearer.check(cluster.now())
+            assert hearer.states[-1] == "connected"
+        assert len(cluster.venue.open) == 1
+        assert cluster.venue.subscribed == [A, B]
+        assert len(cluster.owners) == 1
+
+
+async def test_streams_go_on_at_another_relay_when_their_owner_dies(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        for _ in range(2):
+            owner = cluster.owner()
+            hearers = [relay.follow(key) for relay in cluster.relays if relay is not owner for key in (A, B)]
+            await asyncio.sleep(5.35)
+            await owner.crash()
+            await asyncio.sleep(3.5)
+            for hearer in hearers:
+                assert hearer.stream.status == "connected"
+                assert "reconnecting" in hearer.states
+            cluster.relays.remove(owner)
+            await cluster.settle()
+            for hearer in hearers:
+                hearer.check(cluster.now())
+            assert cluster.venue.subscribed == [A, B]
+
+
+async def test_streams_go_on_at_once_when_their_owner_leaves(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        owner = cluster.owner()
+        hearers = [relay.follow(A) for relay in cluster.relays if relay is not owner]
+        await asyncio.sleep(5.25)
+        await owner.end()
+        await asyncio.sleep(0.9)
+        for hearer in hearers:
+            assert hearer.stream.status == "connected"
+        await asyncio.sleep(5)
+        for hearer in hearers:
+            hearer.check(cluster.now())
+
+
+async def test_a_hand_over_makes_no_stream_wait(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a") as cluster:
+        hearer = cluster.relays[0].follow(A)
+        for name in "bcdefg":
+            await cluster.add(name)
+            await cluster.settle()
+        assert cluster.owners != ["a"], "none of the others is the favourite"
+        hearer.check(cluster.now())
+        assert hearer.states == ["connected"]
+        assert len(cluster.venue.open) == 1
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [BusFaults(lost=0.5), BusFaults(doubled=0.5), BusFaults(delay_s=2.5), BusFaults(0.3, 0.3, 1.5)],
+    ids=["lost", "doubled", "late and in disorder", "all"],
+)
+async def test_no_closed_candle_depends_on_the_bus(tmp_path: Path, faults: BusFaults) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(2)
+        cluster.broker.faults = faults
+        await asyncio.sleep(20)
+        cluster.broker.faults = BusFaults()
+        await cluster.settle()
+        for hearer in hearers:
+            hearer.check(cluster.now())
+
+
+async def test_each_relay_serves_alone_without_the_bus_and_comes_back(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(3.3)
+        cluster.broker.is_down = True
+        await asyncio.sleep(4)
+        assert all(relay.cluster.is_alone for relay in cluster.relays)
+        assert {hearer.stream.status for hearer in hearers} == {"connected"}
+        assert len(cluster.venue.open) == 3
+        cluster.broker.forget()
+        cluster.broker.is_down = False
+        await cluster.settle()
+        assert not any(relay.cluster.is_alone for relay in cluster.relays)
+        assert len(cluster.venue.open) == 1
+        for hearer in hearers:
+            hearer.check(cluster.now())
+
+
+async def test_a_relay_that_is_cut_off_serves_its_clients_and_the_others_go_on(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(3.3)
+        owner = cluster.owner()
+        owner.bus.is_cut = True
+        await asyncio.sleep(4)
+        assert [relay.name for relay in cluster.relays if relay.cluster.is_alone] == [owner.name]
+        assert {hearer.stream.status for hearer in hearers} == {"connected"}
+        assert owner.name not in cluster.owners
+        owner.bus.is_cut = False
+        await cluster.settle()
+        assert len(cluster.owners) == 1
+        assert cluster.venue.subscribed == [A, B]
+        for hearer in hearers:
+            hearer.check(cluster.now())
+
+
+async def test_an_owner_that_reaches_nothing_upstream_lets_another_relay_try(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(3)
+        unlucky = cluster.owner()
+        unlucky.plugin.reaches_nothing = True
+        await asyncio.sleep(25)
+        assert cluster.owners != [unlucky.name]
+        for hearer in hearers:
+            assert hearer.stream.status == "connected"
+            hearer.check(cluster.now())
+
+
+async def test_a_lease_that_somebody_else_has_is_given_up(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(2)
+        # Whatever the reason is: the bucket says so.
+        cluster.broker.write("lease.venue.1.0", b"another", None)
+        await cluster.settle(12)
+        assert len(cluster.owners) == 1
+        assert len(cluster.venue.open) == 1
+        for hearer in hearers:
+            hearer.check(cluster.now())
+
+
+async def test_shards_are_spread_and_each_stream_is_carried_once(tmp_path: Path) -> None:
+    keys = [StreamKey(f"S{number}", "1s") for number in range(40)]
+    async with small_cluster(tmp_path, shards=8) as cluster:
+        hearers = [relay.follow(key) for relay in cluster.relays for key in keys]
+        await asyncio.sleep(6)
+        assert cluster.venue.subscribed == sorted(keys)
+        assert len(cluster.venue.open) > 1
+        for hearer in hearers:
+            hearer.check(cluster.now())
+
+
+async def test_what_an_owner_learns_of_the_past_is_told_at_all_relays(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        owner = cluster.owner()
+        hearers = [relay.follow(A) for relay in cluster.relays if relay is not owner]
+        await asyncio.sleep(5)
+        time = hearers[0].closed[-2].time
+        learnt = price(time)._replace(volume=77.0)
+        owner.cluster.share_news("venue", [PriceUpdate(A, learnt, is_closed=True)])
+        await asyncio.sleep(0.1)
+        for hearer in hearers:
+            assert [one.candle for one in hearer.told if one.is_revised] == [learnt]
+
+
+async def test_history_is_asked_for_once_for_all(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        before = len(cluster.venue.calls)
+        for relay in cluster.relays:
+            found = await relay.provider.candles(A, BEGAN - 500, BEGAN - 400, 100)
+            assert [one.time for one in found] == [*range(BEGAN - 500, BEGAN - 400)]
+        # The owner asks for itself whatever it is asked, and once for the others.
+        assert len(cluster.venue.calls) - before == 2
+
+
+async def test_no_two_relays_spend_a_budget(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", is_budgeted=True) as cluster:
+        hearers = [cluster.relays[0].follow(A)]
+        for name in "bcdefg":
+            hearers.append((await cluster.add(name)).follow(A))
+            await cluster.settle()
+        assert cluster.owners != ["a"], "none of the others is the favourite"
+        owner = cluster.owner()
+        await owner.end()
+        await cluster.settle()
+        assert cluster.venue.most == 1
+        for hearer in hearers[:1]:
+            hearer.check(cluster.now())
+
+
+async def test_the_next_owner_knows_what_was_spent(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, is_budgeted=True) as cluster:
+        owner = cluster.owner()
+        assert owner.plugin.memory is not None
+        await owner.plugin.memory.save({"spent": 7})
+        await asyncio.sleep(0.1)
+        await owner.crash()
+        await cluster.settle()
+        following = cluster.owner()
+        assert following.plugin.memory is not None
+        assert following.plugin.memory.value == {"spent": 7}
+
+
+def lies() -> list[tuple[str, bytes]]:
+    """What a stranger may say on each subject."""
+    now = BEGAN + 10
+    wrong = [
+        Candle(now, 0.0, 0.0, 0.0, 0.0),
+        Candle(now, 1.0, 0.5, 2.0, 1.0),
+        Candle(now, -5.0, 5.0, -6.0, 1.0, -1.0),
+        Candle(now, 1.0, 1e300, 1.0, 1.0),
+        Candle(now + 86_400, 1.0, 1.0, 1.0, 1.0),
+        Candle(now - 86_400 * 400, 1.0, 1.0, 1.0, 1.0),
+        Candle(-1, 1.0, 1.0, 1.0, 1.0),
+    ]
+    news = [news_body("z", n, [(A, PriceUpdate(A, one, is_closed=True))]) for n, one in enumerate(wrong)]
+    bodies = [
+        *(b"", b"{}", b"[]", b"\xff\x00", b"[" * 1000, b"null", orjson.dumps(["z"] * 4), orjson.dumps([{}, [], None])),
+        *news,
+        news_body("z", 1 << 61, [(StreamKey("NOT-WANTED", "1s"), PriceUpdate(A, wrong[0]))]),
+        orjson.dumps(["z", 1, [[0, "A", "1s", "yes", 1, now, "1", [], {}, None, True, None]]]),
+        orjson.dumps(["z", 1, [[0, "A", "1s", True, 1, now, 1.0, 1.0, 1.0, 1.0, 1.0, ["x", "y", 1, 2, 3]]]]),
+        orjson.dumps(["z", 1, [[1, "A", "1s", "error", "gone"], [1, "A", "1s", "no such state", ""]]]),
+        orjson.dumps(["z", 1, [[2, "A", "1s", 1e99, None], [3, "A", "1s", "x", None, True, 1e9]]]),
+        orjson.dumps(["z", "x", 1, ["venue.1.9", "../../etc"], [["venue.1.0", "9", True, True]], False]),
+        orjson.dumps(["z", "venue.1.0", [["A; drop", "1s", True], ["A", "7q", True]], True]),
+    ]
+    subjects = ("beat", "want", "ask", "memory", "news.venue.1.0")
+    return [(f"mr.test.{subject}", body) for subject in subjects for body in bodies]
+
+
+async def test_a_stranger_on_the_bus_changes_nothing(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = follow_all(cluster)
+        await asyncio.sleep(3)
+        for subject, body in lies():
+            cluster.broker.publish(subject, body)
+            await asyncio.sleep(0.05)
+        await cluster.settle()
+        for hearer in hearers:
+            hearer.check(cluster.now())
+        assert cluster.venue.subscribed == [A, B]
+        for relay in cluster.relays:
+            stored = await relay.store.read("venue", A, 0, 1 << 40)
+            assert stored == [one for one in hearers[0].closed if one.time in {candle.time for candle in stored}]
+            assert relay.cluster.document()["bus"]["invalid"] > 10
