@@ -26,7 +26,9 @@ CallLater = Callable[[float, Callable[[], None]], asyncio.TimerHandle]
 WS = "/api/v1/market-data/ws"
 _FRAME_BYTES = 4000
 """A relay takes frames of 4,096 bytes from a client: README.md, "WebSocket"."""
-_OPTIONS_BYTES = 150
+_LONGEST_STORE = 40
+"""Our choice: what another relay may call its database; 16 characters today."""
+_OPTIONS_BYTES = 200
 """Our choice: room for the options beside the names."""
 _RETRY_S = 5.0
 """Our choice: the other relay tells when a stream is live again, so nothing is tried here."""
@@ -39,17 +41,22 @@ _PAUSED = {"market_closed", "throttled"}
 class Resumes:
     """How far each stream came with one relay, over its connections: the last closed candle, the last revision.
 
-    Each relay counts revisions of its own, so there is one of these for each address.
+    Each relay counts revisions of its own, so there is one of these for each address, and each number is kept with
+    the store that it is of: several relays may share an address.
     """
 
     def __init__(self) -> None:
         self.closed: dict[StreamKey, int] = {}
-        self.revisions: dict[StreamKey, int] = {}
+        self.revisions: dict[StreamKey, tuple[int, str | None]] = {}
 
-    def options(self, key: StreamKey) -> dict[str, int]:
+    def options(self, key: StreamKey) -> dict[str, int | str]:
         """Return what brings the revisions that were missed, beside the newest candle; the host asks for the rest."""
-        closed, revision = self.closed.get(key), self.revisions.get(key)
-        return {} if closed is None or revision is None else {"since": closed, "revision": revision, "bars": 1}
+        closed, known = self.closed.get(key), self.revisions.get(key)
+        if closed is None or known is None:
+            return {}
+        revision, store = known
+        options: dict[str, int | str] = {"since": closed, "revision": revision, "bars": 1}
+        return options if store is None else {**options, "store": store}
 
     def forget(self, key: StreamKey) -> None:
         """Begin anew with a stream."""
@@ -84,6 +91,7 @@ class RelayCodec(FeedCodec):
         self._opening: dict[StreamKey, asyncio.TimerHandle] = {}
         self._since: dict[StreamKey, int] = {}
         self._last_id = 0
+        self._store: str | None = None
 
     @property
     def url(self) -> str:
@@ -101,12 +109,12 @@ class RelayCodec(FeedCodec):
 
     def subscribe(self, keys: Sequence[StreamKey]) -> Iterator[str]:
         """Ask for streams, those that go on from the same place together."""
-        groups: dict[tuple[tuple[str, int], ...], list[StreamKey]] = {}
+        groups: dict[tuple[tuple[str, int | str], ...], list[StreamKey]] = {}
         for key in keys:
             options = self._resumes.options(key)
             groups.setdefault(tuple(options.items()), []).append(key)
             self._forget_state(key)
-            self._since[key] = options.get("since", 0)
+            self._since[key] = int(options.get("since", 0))
         for options_of, group in groups.items():
             yield from self._requests("subscribe", group, {**dict(options_of), "extended": True})
 
@@ -160,6 +168,9 @@ class RelayCodec(FeedCodec):
             return self._confirmed(_key(wire), wire)
         if kind == "status" and "symbol" in wire:
             self._take_state(_key(wire), wire["status"], str(wire.get("message") or ""))
+        elif kind == "status":
+            store = wire.get("store")
+            self._store = store if isinstance(store, str) and 0 < len(store) <= _LONGEST_STORE else None
         if kind == "error":
             return self._refused(wire)
         if kind == "outdated":
@@ -194,12 +205,12 @@ class RelayCodec(FeedCodec):
             closed = self._resumes.closed
             closed[key] = max(candle.time, closed.get(key, 0))
         if isinstance(revision, int):
-            self._resumes.revisions[key] = revision
+            self._resumes.revisions[key] = revision, self._store
 
     def _confirmed(self, key: StreamKey, wire: Mapping[str, Any]) -> Sequence[Accepted]:
         self._asked.get(wire.get("id") or 0, set()).discard(key)
         if isinstance(wire.get("revision"), int):
-            self._resumes.revisions[key] = wire["revision"]
+            self._resumes.revisions[key] = wire["revision"], self._store
         return (Accepted((key,)),)
 
     def _refused(self, wire: Mapping[str, Any]) -> Sequence[Rejected]:

@@ -28,7 +28,8 @@ class Progress:
 
     `gaps` are those that were told and are not repaired yet, from and to. With `is_in_doubt` closed candles may be
     missing before what came last: nothing of the stream counts until the relay was asked for it anew by `request`.
-    Revisions are numbered by each relay: `relay` is the number of the one that is asked now.
+    Revisions are numbered by each relay: `relay` is the number of the one that is asked now, and `store` what it calls
+    its database, if it said so. Several relays may share an address.
     """
 
     def __init__(self, interval: str, options: StreamOptions) -> None:
@@ -42,8 +43,9 @@ class Progress:
         self._is_told_gaps = False
         self.gaps: list[tuple[int, int]] = []
         self.relay = 0
-        # By relay, the number of the last revision that was told.
-        self._newest_revisions: dict[int, int] = {}
+        self.store: str | None = None
+        # By relay, the number of the last revision that was told, and the store that it is of.
+        self._newest_revisions: dict[int, tuple[int, str | None]] = {}
         self.is_in_doubt = False
         # The first open time that may be missing; the relay was asked for what lies before the other one.
         self._due: int | None = None
@@ -75,7 +77,9 @@ class Progress:
             request["since"] = since
             if self._newest_revisions:
                 # Of a relay that named none yet all revisions are wanted: their numbers are its own.
-                request["revision"] = self._newest_revisions.get(self.relay, 0)
+                request["revision"], store = self._newest_revisions.get(self.relay, (0, None))
+                if store is not None:
+                    request["store"] = store
         # Once something was delivered, `bars` would cut what was missed.
         if bars is not None and not self.is_under_way:
             request["bars"] = self._reaching_back(bars, server_time)
@@ -136,7 +140,9 @@ class Progress:
     def take_revision(self, number: object) -> None:
         """Note the number of a revision: what was revised up to it was told, unless more of it is still to come."""
         if isinstance(number, int) and not self._outdated_before:
-            self._newest_revisions[self.relay] = max(number, self._newest_revisions.get(self.relay, 0))
+            known, store = self._newest_revisions.get(self.relay, (0, self.store))
+            newest = max(number, known) if store == self.store else number
+            self._newest_revisions[self.relay] = newest, self.store
 
     def take_outdated(self, start: int, before: int) -> None:
         """Take it that candles have other values now: what comes of them next is news."""

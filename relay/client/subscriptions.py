@@ -41,6 +41,7 @@ class FollowedStreams:
         self._leaving: list[FollowedStream] = []
         self._requests = SentRequests()
         self._relay = 0
+        self._store: str | None = None
         self.due_at = math.inf
         """When `next_request` is worth a call; it is looked at for every message, so it is kept."""
 
@@ -55,7 +56,7 @@ class FollowedStreams:
             stream = self._by_spelling.get(key)
             if stream is None:
                 self._streams[key] = self._by_spelling[key] = stream = FollowedStream(key, options)
-                stream.progress.relay = self._relay
+                stream.progress.relay, stream.progress.store = self._relay, self._store
             else:
                 stream.progress.options = options
                 stream.ask_at = 0.0
@@ -72,13 +73,13 @@ class FollowedStreams:
 
     def restart(self, relay: int = 0) -> None:
         """Begin anew with a new connection, which knows of nothing, to the relay of this number."""
-        self._relay = relay
+        self._relay, self._store = relay, None
         self._requests.clear()
         self._leaving.clear()
         self.due_at = 0.0
         for stream in self._streams.values():
             stream.ask_at = 0.0
-            stream.progress.relay = relay
+            stream.progress.relay, stream.progress.store = relay, None
             stream.is_asked = stream.awaits_snapshot = False
             stream.is_repairing = stream.must_leave = stream.is_renewing = False
 
@@ -156,6 +157,7 @@ class FollowedStreams:
                 return [] if stream is None else self._take_snapshot(stream, said, now)
             case Connected():
                 self._server_ahead_s = said.server_time - now
+                self._learn_store(said.wire.get("store"))
                 return [said]
             case Acceptance():
                 return self._take_acceptance(said, now)
@@ -175,6 +177,11 @@ class FollowedStreams:
                 return [said]
             case State():
                 return [] if self._told_of(said.key) is None else [said]
+
+    def _learn_store(self, store: object) -> None:
+        self._store = store if isinstance(store, str) and store else None
+        for stream in self._streams.values():
+            stream.progress.store = self._store
 
     def _take_snapshot(self, stream: FollowedStream, said: Snapshot, now: float) -> list[Message]:
         if said.is_renewed and stream.progress.is_under_way:

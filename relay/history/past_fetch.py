@@ -193,7 +193,9 @@ class PastFetch:
         if wanted.revision is not None:
             try:
                 extended = self.options.extended
-                found = await history.revisions(self._provider, self._stream.key, wanted.revision, extended=extended)
+                # A number of another store says nothing of what was told: all that is known counts.
+                after = wanted.revision if wanted.store in (None, history.store_id) else 0
+                found = await history.revisions(self._provider, self._stream.key, after, extended=extended)
                 known = found.candles if not found.is_forgotten else await self._all_anew(since, found.candles)
                 candles = [candle for candle in known if candle.time <= since]
                 revised = {candle.time: candle for candle in candles[-MOST_REVISED:]}

@@ -295,6 +295,11 @@ class HistoryService:
         """The number of the newest revision of any candle."""
         return self._store.numbers.newest
 
+    @property
+    def store_id(self) -> str:
+        """What names the store that numbers revisions."""
+        return self._store.id
+
     async def revisions(self, source: CandleSource, key: StreamKey, after: int, *, extended: bool = False) -> Revisions:
         """Return what of a stream was revised since the revision `after`, as `Store.revisions` does."""
         if (derivation := self.derivation_of(source, key)) is None:

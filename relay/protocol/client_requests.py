@@ -53,6 +53,13 @@ REVISION = Field(
     "With `since`: also candles up to it that were revised after this number, the last `revision` that was received.",
     example=1_764_000_000_000_017,
 )
+STORE = Field(
+    "store",
+    Text({"type": "string", "minLength": 1}, "5be1d2c90f7a3e64"),
+    "With `revision`: the `store` that the relay named at the beginning of the connection on which the number came. "
+    "If it is another relay's, all revisions count as unknown.",
+    example="5be1d2c90f7a3e64",
+)
 GAPS = Field(
     "gaps",
     Spans(MOST_GAPS_PER_REQUEST),
@@ -79,6 +86,7 @@ ACTIONS: Mapping[str, tuple[Field[Any], ...]] = {
         BARS,
         SINCE,
         REVISION,
+        STORE,
         GAPS,
         THROTTLE_MS,
         CLOSED_ONLY,
@@ -90,7 +98,7 @@ ACTIONS: Mapping[str, tuple[Field[Any], ...]] = {
 }
 """The requests there are, and the fields that each may have beside `action`."""
 
-_MODIFIERS = frozenset(field.name for field in (BARS, SINCE, REVISION, GAPS, THROTTLE_MS, CLOSED_ONLY, EXTENDED))
+_MODIFIERS = frozenset(field.name for field in (BARS, SINCE, REVISION, STORE, GAPS, THROTTLE_MS, CLOSED_ONLY, EXTENDED))
 
 
 class UpdateForm(Protocol):
@@ -119,13 +127,15 @@ PLAIN = SubscribeOptions()
 class PastWanted(NamedTuple):
     """What a subscription wants first: the last `bars` candles, those opened after `since`, or both.
 
-    Of those up to `since` it wants what was revised after the `revision` of that number, and what lies in `gaps`.
+    Of those up to `since` it wants what was revised after the `revision` of that number, and what lies in `gaps`. The
+    number was given by `store`, if it says so.
     """
 
     bars: int | None = None
     since: int | None = None
     revision: int | None = None
     gaps: tuple[tuple[int, int], ...] = ()
+    store: str | None = None
 
     @property
     def wants_revised(self) -> bool:
@@ -179,7 +189,9 @@ def parse_request(message: dict[str, Any]) -> Request:
     options = SubscribeOptions(
         THROTTLE_MS.read(message) or 0, CLOSED_ONLY.read(message) or False, EXTENDED.read(message) or False
     )
-    past = PastWanted(BARS.read(message), SINCE.read(message), REVISION.read(message), GAPS.read(message) or ())
+    past = PastWanted(
+        BARS.read(message), SINCE.read(message), REVISION.read(message), GAPS.read(message) or (), STORE.read(message)
+    )
     if past.since is None and past.wants_revised:
         raise RequestError(Code.INVALID_REQUEST, "revision and gaps need since")
     return Request(action, request_id, names, options, past)

@@ -204,7 +204,7 @@ def outdated(symbol: str, interval: str, start: int, before: int, reason: str) -
 # -- answers ---------------------------------------------------------------------------------------
 
 
-def greeting(epoch: str, most_streams: int, server_time: int) -> bytes:
+def greeting(epoch: str, store: str, most_streams: int, server_time: int) -> bytes:
     """Encode the first message on a connection as a frame."""
     message: Greeting = {
         "type": "status",
@@ -212,6 +212,7 @@ def greeting(epoch: str, most_streams: int, server_time: int) -> bytes:
         "message": "market-relay",
         "server_time": server_time,
         "epoch": epoch,
+        "store": store,
         "limits": {"streams": most_streams, "message_bytes": MESSAGE_BYTES},
     }
     return encode(message)

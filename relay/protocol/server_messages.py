@@ -63,6 +63,7 @@ class Greeting(TypedDict):
     message: str
     server_time: Annotated[Seconds, "The relay's clock in Unix seconds; in a replay, the time that is played."]
     epoch: Annotated[str, "Names this run of the server: `seq` counts within it."]
+    store: Annotated[str, "Names the relay's database, in each run: `revision` counts within it."]
     limits: Limits
 
 

@@ -124,6 +124,11 @@ class Database:
         return self.tables.connection
 
     @property
+    def file_number(self) -> int:
+        """The number of the file on its device, -1 where there is none."""
+        return -1 if self._place is None else self._place.file_number
+
+    @property
     def refusal(self) -> StoreError | None:
         """Why nothing can be written now, as far as that is known beforehand."""
         is_gone = self._is_stalled or (self._place is None and self._name != MEMORY)

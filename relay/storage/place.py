@@ -95,6 +95,12 @@ class DatabasePlace:
         opened = self._opened[""]
         return -1 if opened is None else opened[0]
 
+    @property
+    def file_number(self) -> int:
+        """The number of the file on its device."""
+        opened = self._opened[""]
+        return -1 if opened is None else opened[1]
+
     def note(self, pages: Sequence[int]) -> None:
         """Take down what SQLite has opened; the content of some `pages` tells one state of the database from another.
 

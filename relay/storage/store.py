@@ -23,6 +23,7 @@ from relay.storage.loader import Loader
 from relay.storage.removals import Removals
 from relay.storage.revisions import FORGOTTEN, RevisionNumbers, Revisions
 from relay.storage.storable import storable, storable_parts
+from relay.storage.store_id import next_store_id, read_store_id
 from relay.storage.stream_index import StreamIndexes
 from relay.storage.write_queue import StreamId, WriteQueue, put_over, without
 from relay.storage.writer import StoreWriter
@@ -87,6 +88,7 @@ class Store:
         self.removals = Removals(database, queue, self._writer, self._loader, self.numbers)
         self.documents = Documents(database, clock)
         self.rejected = 0
+        self._id = ""
         database.on_change = self.removals.begin_again
         database.on_stall = self._writer.give_up_waiting
 
@@ -106,8 +108,10 @@ class Store:
         Raises `StoreError` with one sentence that names the file and says what to do.
         """
         queue = WriteQueue(limits.max_queued)
-        store = cls(await Database.open(path, Problems(queue), pace), queue, clock, cache_bytes, latest, limits)
+        database = await Database.open(path, Problems(queue), pace)
+        store = cls(database, queue, clock, cache_bytes, latest, limits)
         await store._begin_revisions(clock.wall())
+        store._id = await read_store_id(store.documents, database.file_number)
         store._database.watch()
         store._writer.start()
         return store
@@ -122,6 +126,11 @@ class Store:
         """Write what waits, as far as the disk allows, and close the file."""
         await self._writer.close()
         await self._database.close()
+
+    @property
+    def id(self) -> str:
+        """What names this store: numbers of revisions are those of the store that gave them."""
+        return next_store_id(self._id, self.replacements)
 
     @property
     def problem(self) -> str | None:

@@ -116,6 +116,33 @@ async def test_a_file_that_took_the_place_of_another_claims_nothing_of_before(tm
         await store.close()
 
 
+async def test_a_store_has_one_name_in_each_run_and_a_copy_of_it_another(tmp_path: Path) -> None:
+    async def name_of(path: Path) -> str:
+        store = await Store.open(path, Clock())
+        try:
+            return store.id
+        finally:
+            await store.close()
+
+    path, copy = tmp_path / "relay.db", tmp_path / "copy.db"
+    first = await name_of(path)
+    copy.write_bytes(path.read_bytes())
+    assert await name_of(path) == first
+    assert len({first, await name_of(copy), await name_of(tmp_path / "other.db")}) == 3
+
+
+async def test_a_file_that_took_the_place_of_another_has_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "relay.db"
+    store = await Store.open(path, Clock(), pace=FileChecks(check_s=0.02, absent_s=0.1))
+    try:
+        first = store.id
+        path.unlink()
+        await eventually(lambda: store.replacements == 1)
+        assert store.id != first
+    finally:
+        await store.close()
+
+
 # -- in a relay ------------------------------------------------------------------------------------
 
 
@@ -234,6 +261,20 @@ async def test_what_history_revises_while_nobody_follows_reaches_who_comes_back(
     await relay.get("history", **query)
     _, snapshot = await resume(relay, times[-1], revision=revision)
     assert revised_in(snapshot) == [(times[1], 50.0)]
+
+
+async def test_a_number_of_another_store_counts_as_none(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    stays, times, _ = await follow(relay)
+    venue.revise(times[0], 50.0)
+    number = (await stays.update(revised=True))["revision"]
+    hello = await (await relay.connect(hello=False)).next()
+    _, own = await resume(relay, times[-1], revision=number, store=hello["store"])
+    assert (revised_in(own), own["revisions_known"]) == ([], True)
+    # One that is as large as the relay's own says nothing of what the other relay told.
+    _, other = await resume(relay, times[-1], revision=number, store="5be1d2c90f7a3e64")
+    assert (revised_in(other), other["revisions_known"]) == ([(times[0], 50.0)], False)
 
 
 class Settling(Venue):

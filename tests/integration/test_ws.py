@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("way")
 async def test_first_message_is_connected_with_limits(relay: Running) -> None:
     client = await relay.connect(hello=False)
     hello = await client.next()
-    assert set(hello) == {"type", "status", "message", "server_time", "epoch", "limits"}
+    assert set(hello) == {"type", "status", "message", "server_time", "epoch", "store", "limits"}
     assert hello["type"] == "status"
     assert hello["status"] == "connected"
     assert hello["limits"] == {"streams": 200, "message_bytes": 4096}

@@ -110,6 +110,7 @@ def test_next_connection_asks_what_was_revised_meanwhile_and_history_has_the_res
     codec = codec_of(reports, resumes)
     (resumed,) = asked(codec, BTC)
     assert (resumed["since"], resumed["revision"], resumed["bars"]) == (60, 6, 1)
+    assert "store" not in resumed
     snapshot = {"candles": [candle(120), candle(180)], "last_is_closed": False, "revised": [candle(60)]}
     times = [(one.candle.time, one.is_closed) for one in said(codec, type="snapshot", **snapshot, revision=9)]
     assert times == [(180, False), (60, True)]
@@ -190,3 +191,13 @@ def test_what_is_not_settled_there_is_asked_for_again(wire: dict[str, Any], now:
 
 def test_open_candle_whose_end_was_a_moment_ago_is_open() -> None:
     assert [one.time for one in believed(answer(0, 60, last_is_closed=False), 0, 180, 125.0, None)] == [0, 60]
+
+
+def test_a_revision_is_sent_with_the_store_that_it_is_of(reports: Reports) -> None:
+    resumes = Resumes()
+    codec = codec_of(reports, resumes)
+    list(codec.decode(b'{"type":"status","status":"connected","epoch":"e","store":"s1","server_time":0}'))
+    said(codec, type="price_update", candle=candle(60), is_closed=True, ts_event=None, revised=True, revision=6)
+    # The next connection to the same address may come to another relay.
+    (resumed,) = asked(codec_of(reports, resumes), BTC)
+    assert (resumed["revision"], resumed["store"]) == (6, "s1")

@@ -60,6 +60,7 @@ _EXAMPLES: dict[Any, Document] = {
         "message": "market-relay",
         "server_time": 1_764_000_000,
         "epoch": "9f2c41d0aa37",
+        "store": "5be1d2c90f7a3e64",
         "limits": {"streams": 200, "message_bytes": MESSAGE_BYTES},
     },
     StreamStatus: {

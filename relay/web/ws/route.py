@@ -111,7 +111,9 @@ class Clients:
     def greet(self) -> bytes:
         """Return the first frame on a connection, counted as sent."""
         most_streams = self.context.access.most_streams(STREAMS_PER_CLIENT)
-        frame = frames.greeting(self.epoch, most_streams, int(self.context.server_time()))
+        frame = frames.greeting(
+            self.epoch, self.context.history.store_id, most_streams, int(self.context.server_time())
+        )
         self.context.hub.fanout.count_sent(frame)
         return frame
 

@@ -36,7 +36,7 @@ export class FollowedStream {
 
   /** Begin anew with a connection that knows of nothing, to the relay of this number. */
   restart(relay) {
-    this.progress.relay = relay;
+    Object.assign(this.progress, { relay, store: null });
     Object.assign(this, { askAt: 0, isAsked: false, awaitsSnapshot: false });
     Object.assign(this, { isRepairing: false, mustLeave: false, isRenewing: false });
   }

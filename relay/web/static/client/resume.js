@@ -20,7 +20,9 @@ export class Progress {
   isToldGaps = false; // by the relay, since it took the stream on this connection
   gaps = []; // that were told and are not repaired yet, as [from, to]
   relay = 0; // number of the one that is asked now
-  #revisions = new Map(); // by relay, since each counts its own: the number of the last one that was told
+  /** @type {string | null} */
+  store = null; // what that relay calls its database; several relays may share an address
+  #revisions = new Map(); // by relay, since each counts its own: the number of the last one that was told, and its store
   isInDoubt = false; // closed candles may be missing: nothing counts until the relay was asked anew
   /** @type {number | null} */
   #due = null; // the first open time that may be missing
@@ -110,7 +112,11 @@ export class Progress {
     if (since !== null) {
       request.since = since;
       // Of a relay that named none yet all revisions are wanted.
-      if (this.#revisions.size) request.revision = this.#revisions.get(this.relay) ?? 0;
+      if (this.#revisions.size) {
+        const { number = 0, store = null } = this.#revisions.get(this.relay) ?? {};
+        request.revision = number;
+        if (store !== null) request.store = store;
+      }
     }
     // Once something was delivered, `bars` would cut what was missed.
     if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) {
@@ -228,8 +234,11 @@ export class Progress {
   /** Note the number of a revision, if there is one: what was revised up to it was told, unless more is still to come. */
   learnRevision(number) {
     if (this.#outdatedBefore) return;
-    if (Number.isInteger(number))
-      this.#revisions.set(this.relay, Math.max(number, this.#revisions.get(this.relay) ?? 0));
+    if (!Number.isInteger(number)) return;
+    const { store } = this;
+    const known = this.#revisions.get(this.relay);
+    const newest = known?.store === store ? Math.max(number, known.number) : number;
+    this.#revisions.set(this.relay, { number: newest, store });
   }
 
   /** Say whether closed candles may be missing right before this one, and the relay said nothing of it. */

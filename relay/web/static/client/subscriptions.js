@@ -24,6 +24,7 @@ export class FollowedStreams {
   #leaving = new Set();
   #serverAheadMs = 0;
   #relay = 0;
+  #store = null;
   #isOpen = false;
   #askTimer;
   #backoff;
@@ -52,7 +53,7 @@ export class FollowedStreams {
         continue;
       }
       const stream = new FollowedStream(asked, options);
-      stream.progress.relay = this.#relay;
+      Object.assign(stream.progress, { relay: this.#relay, store: this.#store });
       this.#streams.set(asked, stream);
       this.#bySpelling.set(asked, stream);
     }
@@ -75,6 +76,7 @@ export class FollowedStreams {
   /** Begin anew with a connection that knows of nothing, to the relay of this number. */
   restart(relay) {
     this.#relay = relay;
+    this.#store = null;
     this.#isOpen = true;
     this.#requests.clear();
     this.#leaving.clear();
@@ -239,6 +241,8 @@ export class FollowedStreams {
   #takeHello(wire) {
     if (wire.status !== "connected") return;
     this.#learnTime(wire);
+    this.#store = typeof wire.store === "string" && wire.store ? wire.store : null;
+    for (const stream of this.#streams.values()) stream.progress.store = this.#store;
     this.#tell({ type: "connected", epoch: wire.epoch ?? "", serverTime: wire.server_time ?? null });
   }
 
