@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -28,6 +27,7 @@ CALL_TIMEOUT_S = 1.0
 CONNECT_TIMEOUT_S = 2
 AGAIN_S = 0.5
 PING_EVERY_S = 2
+_LOOK_S = 0.25
 MOST_WAITING_BYTES = 64 * 2**20
 MOST_PENDING = 65_536
 
@@ -46,7 +46,7 @@ class _Heard:
     def __init__(self, bus: "NatsBus", subject: str, take: Callable[[Msg], Awaitable[None]]) -> None:
         self.subject = subject
         self.take = take
-        self.is_begun = False
+        self.client: Client | None = None
         self.on_server: NatsSubscription | None = None
         self._bus = bus
 
@@ -56,7 +56,11 @@ class _Heard:
 
 
 class NatsBus:
-    """A connection to NATS that is opened again whenever it is lost; see `Bus`."""
+    """A connection to NATS that is opened again whenever it is lost; see `Bus`.
+
+    Each time by a client of its own: the library's reconnects by itself only after some losses, and stays closed when
+    the server refuses it once, as after a change of passwords.
+    """
 
     def __init__(self, access: NatsAccess, bucket: str, *, ttl_s: float) -> None:
         self._access = access
@@ -93,50 +97,65 @@ class NatsBus:
         ]
 
     async def _connect_forever(self) -> None:
+        again = ""
         while True:
+            is_over = asyncio.Event()
             try:
-                await self._connect()
-                break
-            except (NatsError, OSError, TimeoutError, ValueError) as error:
+                client = await self._connected(is_over)
+            except Exception as error:  # noqa: BLE001 - whatever it raises: nobody else would try again
                 self._say_lost(error)
                 await asyncio.sleep(AGAIN_S)
-        # From now on the client connects by itself, and subscribes anew.
-        for heard in [*self._heard]:
-            await self._subscribe(heard)
+                continue
+            opened_at = asyncio.get_running_loop().time()
+            self._client, self._is_logged = client, False
+            log.info("connected to NATS%s", again, extra=event("bus_connected"))
+            again = " again"
+            for heard in [*self._heard]:
+                await self._subscribe(heard)
+            while not client.is_closed:
+                # The event comes only once the socket is closed, which a peer that is gone can delay.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(is_over.wait(), _LOOK_S)
+            self._client = self._leases = None
+            self._say_lost(client.last_error or ConnectionError())
+            # One that was held long is opened again at once; a server that takes and drops it is not hurried.
+            await asyncio.sleep(max(0.0, opened_at + AGAIN_S - asyncio.get_running_loop().time()))
 
-    async def _connect(self) -> None:
+    async def _connected(self, is_over: asyncio.Event) -> Client:
+        """Return a client that is connected. Raises whatever the library does."""
+
+        async def end() -> None:
+            is_over.set()
+
         options: dict[str, Any] = {}
         if self._access.credentials:
             options["user_credentials"] = self._access.credentials
-        self._client = await nats.connect(
-            [*self._access.urls],
-            name=self._access.name,
-            error_cb=self._note_error,
-            disconnected_cb=self._note_lost,
-            reconnected_cb=self._note_back,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            reconnect_time_wait=AGAIN_S,
-            max_reconnect_attempts=-1,
-            ping_interval=PING_EVERY_S,
-            max_outstanding_pings=2,
-            pending_size=MOST_WAITING_BYTES,
-            no_echo=True,
-            **options,
-        )
-        self._is_logged = False
-        log.info("connected to NATS", extra=event("bus_connected"))
+        client = Client()
+        try:
+            await client.connect(
+                [*self._access.urls],
+                name=self._access.name,
+                error_cb=self._note_error,
+                closed_cb=end,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                allow_reconnect=False,
+                ping_interval=PING_EVERY_S,
+                max_outstanding_pings=2,
+                pending_size=MOST_WAITING_BYTES,
+                no_echo=True,
+                **options,
+            )
+        except BaseException:
+            with suppress(NatsError, OSError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await client.close()
+            raise
+        return client
 
     async def _note_error(self, error: Exception) -> None:
         if type(error).__name__ == "SlowConsumerError":
             self._dropped += 1
         self._say_lost(error)
-
-    async def _note_lost(self) -> None:
-        self._leases = None
-
-    async def _note_back(self) -> None:
-        self._is_logged = False
-        log.info("connected to NATS again", extra=event("bus_connected"))
 
     def _say_lost(self, error: BaseException) -> None:
         if not self._is_logged:
@@ -228,11 +247,12 @@ class NatsBus:
         task.add_done_callback(self._answering.discard)
 
     async def _subscribe(self, heard: _Heard) -> None:
-        if heard.is_begun or self._client is None or heard not in self._heard:
+        client = self._client
+        if client is None or heard.client is client or heard not in self._heard:
             return
-        heard.is_begun = True
+        heard.client = client
         with suppress(NatsError, OSError):
-            heard.on_server = await self._client.subscribe(
+            heard.on_server = await client.subscribe(
                 heard.subject, cb=heard.take, pending_msgs_limit=MOST_PENDING, pending_bytes_limit=MOST_WAITING_BYTES
             )
 

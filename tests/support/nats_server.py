@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -58,6 +59,11 @@ class NatsServer:
                     writer.close()
                     return
                 await asyncio.sleep(0.05)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def kill(self) -> None:
         """Kill it, and what it knows."""
