@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
+from relay.config.cluster_needs import check_cluster
 from relay.config.provider_settings import check_tables
 from relay.config.settings import Config, outward_proxies
 from relay.core.clock import STEP_S, Clock, ProviderClock
-from relay.core.errors import ConfigError, StoreError
+from relay.core.errors import StoreError
 from relay.core.intake import Intake
 from relay.core.model import PriceUpdate
 from relay.core.outward_proxies import OutwardProxies
@@ -173,17 +174,11 @@ def build_app(
 
 
 def new_cluster(config: Config, clock: Clock) -> "Cluster":
-    """Return this relay's part in a cluster, not yet started. Raises `ConfigError` if a package is missing."""
-    try:
-        # Not at the top: a relay that is alone does without it.
-        from relay.cluster.nats_bus import NatsAccess, NatsBus
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] != "nats":
-            raise
-        raise ConfigError(
-            "[cluster] nats is set and the package nats-py is not installed; install market-relay[cluster]"
-        ) from None
+    """Return this relay's part in a cluster, not yet started. Raises `ConfigError` if what it needs is missing."""
+    check_cluster(config)
+    # Not at the top: a relay that is alone does without them.
     from relay.cluster.cluster import Cluster, ClusterPlan
+    from relay.cluster.nats_bus import NatsAccess, NatsBus
 
     node = config.cluster_node or f"{socket.gethostname()}:{config.port}"
     plan = ClusterPlan(node, config.cluster_namespace, config.cluster_shards)

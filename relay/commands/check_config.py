@@ -12,6 +12,7 @@ from relay.app import load_plugins
 from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
+from relay.config.cluster_needs import check_cluster
 from relay.config.likely_mistakes import likely_mistakes
 from relay.config.provider_settings import given_setting, shown_value
 from relay.config.settings import SETTINGS, Config, is_loopback, load_config, masked, outward_proxies
@@ -54,6 +55,7 @@ def explain(config: Config, host: PluginHost) -> Iterator[str]:
     if config.tls_cert:
         Tls(config.tls_cert, config.tls_key)
     host.check_any()
+    check_cluster(config)
     yield f"serves      {_address(config)}"
     yield f"who may     {_who(config)}"
     yield f"pages       {_origins(config)}"

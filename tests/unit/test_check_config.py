@@ -1,6 +1,9 @@
 """`relay check-config` explains what a relay would do, names where each setting comes from, and shows no secret."""
 
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner, Result
@@ -111,3 +114,32 @@ def test_relays_that_share_their_work_are_explained_without_the_password(here: P
     assert f"relays      {told}\n" in result.output
     assert "hunter2" not in result.output
     assert lines_of(result)["[cluster] shards 2"] == "[cluster] shards in relay.toml"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "settings", "told"),
+    [
+        ("nats", "", "the package nats-py is not installed; install market-relay[cluster]"),
+        (
+            "nkeys",
+            'credentials = "relay.creds"\n',
+            "the package nkeys is not installed; install market-relay[credentials]",
+        ),
+    ],
+)
+def test_a_package_that_the_part_in_a_cluster_needs_is_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, lacking: str, settings: str, told: str
+) -> None:
+    (here / "relay.toml").write_text(f'[cluster]\nnats = "nats://127.0.0.1:4222"\n{settings}')
+    monkeypatch.setitem(sys.modules, lacking, None)
+    result = check()
+    assert (result.exit_code, told in result.output) == (2, True), result.output
+
+
+def test_credentials_that_cannot_be_read_are_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "relay.toml").write_text('[cluster]\nnats = "nats://127.0.0.1:4222"\ncredentials = "gone.creds"\n')
+    package = ModuleType("nkeys")
+    package.__spec__ = ModuleSpec("nkeys", None)
+    monkeypatch.setitem(sys.modules, "nkeys", package)
+    result = check()
+    assert (result.exit_code, "credentials 'gone.creds' is not a file that can be read" in result.output) == (2, True)
