@@ -169,6 +169,8 @@ def read_heartbeat(body: bytes) -> Heartbeat | None:
             need(type(is_live) is bool and type(is_held) is bool)
             found[read_shard(shard)] = ClaimTold(read_whole(revision), is_live, is_held)
         need(type(is_leaving) is bool)
+        # It is shown in logs and terminals.
+        need(isinstance(node, str) and node.isprintable())
         shards = frozenset(map(read_shard, read_list(able, MOST_CLAIMS)))
         return Heartbeat(read_text(id_), read_text(node), read_seconds(sent_at), shards, found, is_leaving)
     except (Malformed, ValueError, TypeError):

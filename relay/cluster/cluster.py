@@ -36,6 +36,7 @@ from relay.plugins.provider import Provider
 from relay.supervision.supervisor import Listings
 from relay.supervision.timing import FeedTiming
 from relay.telemetry.events import event
+from relay.telemetry.rare_warning import RareWarning
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ class Cluster:
         self._tasks: list[asyncio.Task[None]] = []
         self._works: set[asyncio.Task[None]] = set()
         self._alone_since: float | None = None
+        self._same_node = RareWarning(log, "cluster_same_node")
+        self._other_shards = RareWarning(log, "cluster_other_shards")
         self._keeper = LeaseKeeper(
             self.id,
             plan.node,
@@ -188,6 +191,7 @@ class Cluster:
         if beat.id == self.id:
             return
         if self._peers.hear(beat, self._clock.monotonic()):
+            self._judge_newcomer(beat)
             # It has to know what is wanted before it owns anything, and that this relay is here.
             self._beat()
             for share in self.shares.values():
@@ -196,6 +200,20 @@ class Cluster:
             for share in self.shares.values():
                 share.wishes.forget(beat.id)
             self._look()
+
+    def _judge_newcomer(self, beat: Heartbeat) -> None:
+        """Say what makes less of the cluster than it could be, and cannot be seen from one relay's settings."""
+        node = beat.node
+        if node == self.plan.node:
+            self._same_node.say("another relay is called %s too; give each its own [cluster] node", node, node=node)
+        for shard in beat.able:
+            share = self.shares.get(shard.provider)
+            if share is not None and shard.parts != len(share.shards):
+                text = (
+                    "relay %s has %d shards of %s and this one %d: they share none; set the same [cluster] shards"
+                )
+                self._other_shards.say(text, node, shard.parts, shard.provider, len(share.shards), node=node)
+                return
 
     def _hear_wish(self, body: bytes) -> None:
         wish = read_wish(body)

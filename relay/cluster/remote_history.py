@@ -23,6 +23,7 @@ from relay.core.spans import FOREVER
 from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
+from relay.protocol.symbol_names import is_symbol
 
 ANSWER_S = 20.0
 AWAIT_OWNER_S = 3.0
@@ -126,7 +127,9 @@ class HistoryDesk:
             return error_answer(ProviderUnavailable("the store of the relay that has this provider cannot be read"))
 
     async def _candles(self, provider: Provider, asked: HistoryCall) -> bytes:
-        if asked.key.interval not in provider.info.intervals or not provider.has_history:
+        # As a client's question: whoever can write to the bus may name anything.
+        is_stream = is_symbol(asked.key.symbol) and asked.key.interval in provider.info.intervals
+        if not is_stream or not provider.has_history:
             return error_answer(BadAnswer("this relay cannot answer that"))
         last = None if asked.end >= min(FOREVER, int(provider.clock.now())) else asked.end - 1
         past = await self._history.candles(

@@ -6,9 +6,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from relay.cluster.bus_messages import news_body
+from relay.cluster.bus_messages import Heartbeat, heartbeat_body, news_body, read_heartbeat
+from relay.cluster.history_messages import HistoryCall, history_body, read_candles
+from relay.cluster.shards import Shard
+from relay.core.errors import BadAnswer
 from relay.core.model import Candle, PriceUpdate, StreamKey
-from tests.support.fake_bus import BusFaults
+from tests.support.fake_bus import BusFaults, FakeBus
 from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, price, small_cluster
 
 
@@ -256,3 +259,28 @@ async def test_a_stranger_on_the_bus_changes_nothing(tmp_path: Path) -> None:
             stored = await relay.store.read("venue", A, 0, 1 << 40)
             assert stored == [one for one in hearers[0].closed if one.time in {candle.time for candle in stored}]
             assert relay.cluster.document()["bus"]["invalid"] > 10
+
+
+async def test_a_relay_says_what_others_are_set_to_that_does_not_fit(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with small_cluster(tmp_path, "a") as cluster:
+        beat = Heartbeat("other", "a", 0.0, frozenset({Shard("venue", 4, 0)}), {})
+        FakeBus(cluster.broker).send("mr.test.beat", heartbeat_body(beat))
+        await asyncio.sleep(0.1)
+    assert "another relay is called a too; give each its own [cluster] node" in caplog.text
+    assert "relay a has 4 shards of venue and this one 1: they share none" in caplog.text
+
+
+def test_a_name_that_no_log_or_terminal_can_show_is_refused() -> None:
+    assert read_heartbeat(heartbeat_body(Heartbeat("x", "a\x1b[2J\n", 0.0, frozenset(), {}))) is None
+
+
+async def test_history_of_what_can_be_no_symbol_is_asked_of_nobody(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a") as cluster:
+        stranger, before = FakeBus(cluster.broker), len(cluster.venue.calls)
+        call = HistoryCall("venue", StreamKey("../A&x=1", "1s"), None, BEGAN, 5)
+        answer = await stranger.request("mr.test.call.a", history_body(call), 1.0)
+        with pytest.raises(BadAnswer):
+            read_candles(answer)
+        assert len(cluster.venue.calls) == before
