@@ -209,9 +209,7 @@ class Cluster:
         for shard in beat.able:
             share = self.shares.get(shard.provider)
             if share is not None and shard.parts != len(share.shards):
-                text = (
-                    "relay %s has %d shards of %s and this one %d: they share none; set the same [cluster] shards"
-                )
+                text = "relay %s has %d shards of %s and this one %d: they share none; set the same [cluster] shards"
                 self._other_shards.say(text, node, shard.parts, shard.provider, len(share.shards), node=node)
                 return
 
@@ -300,7 +298,8 @@ class Cluster:
         if is_alone and self._alone_since is None:
             self._alone_since = now
             self._alone_count += 1
-            log.warning("NATS cannot be used: this relay serves alone", extra=event("cluster_alone"))
+            why = self._keeper.fault or "it does not answer"
+            log.warning("NATS cannot be used, %s: this relay serves alone", why, extra=event("cluster_alone"))
         elif not is_alone and self._alone_since is not None:
             self._alone_since = None
             log.info("this relay serves with the others again", extra=event("cluster_joined"))

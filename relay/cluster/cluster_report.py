@@ -51,12 +51,13 @@ class ClusterReport:
         """Return the state as JSON values, for `status`."""
         beats = sorted(self._peers.alive(now), key=lambda beat: beat.node)
         counts = [share.counts for share in self._shares.values()]
+        why = self._keeper.fault or "it does not answer"
         middle, worst = self._keeper.round_trip.quantile(0.5), self._keeper.round_trip.quantile(0.99)
         return {
             "node": self._node,
             "namespace": self._namespace,
             "state": "alone" if state.is_alone else "joined",
-            "message": "NATS cannot be used: this relay serves its own clients alone" if state.is_alone else "",
+            "message": f"NATS cannot be used, {why}: this relay serves its own clients alone" if state.is_alone else "",
             "alone_count": state.times,
             "relays": [
                 {"node": self._node, "id": self._id, "here": True, "shards": len(self._claimed(now))},

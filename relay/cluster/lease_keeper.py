@@ -26,7 +26,7 @@ ENDS_S = 1.0
 
 
 class LeaseKeeper:
-    """Owns the work on all leases of a relay. `round_trip` is how long writes take.
+    """Owns the work on all leases of a relay. `round_trip` is how long writes take, `fault` why the last one failed.
 
     `written_at` is when the last write that succeeded was asked for. `on_change` is called when what this relay owns is
     other than before, `on_news` when others are to know it, and `ask` to ask the owner of a shard for it.
@@ -46,6 +46,7 @@ class LeaseKeeper:
     ) -> None:
         self.round_trip = Histogram(LAG_BOUNDS_S)
         self.is_leaving = False
+        self.fault = ""
         self.written_at = self._touched_at = clock.monotonic()
         self._id = id_
         self._value = orjson.dumps({"id": id_, "node": node})
@@ -147,8 +148,10 @@ class LeaseKeeper:
         asked_at = self._clock.monotonic()
         try:
             await self._bus.touch(f"relay.{self._id}", b"")
-        except BusError:
+        except BusError as error:
+            self.fault = str(error)
             return
+        self.fault = ""
         self.written_at = max(self.written_at, asked_at)
         self.round_trip.observe(self._clock.monotonic() - asked_at)
 

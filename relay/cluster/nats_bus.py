@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import KeyWrongLastSequenceError, NoStreamResponseError
+from nats.js.errors import KeyWrongLastSequenceError, NoStreamResponseError, ServiceUnavailableError
 from nats.js.kv import KeyValue
 
 from relay.cluster.bus import BusError, OnMessage, OnRequest
@@ -298,6 +298,9 @@ class NatsBus:
             # The server lost its memory, and the bucket with it: the next call makes it anew.
             self._leases = None
             raise BusError("NATS has no bucket for leases") from error
+        except ServiceUnavailableError as error:
+            self._leases = None
+            raise BusError("it has no JetStream for this relay (nats-server -js)") from error
         except (NatsError, OSError, TimeoutError) as error:
             raise BusError(f"a lease cannot be written ({type(error).__name__})") from error
 

@@ -284,3 +284,14 @@ async def test_history_of_what_can_be_no_symbol_is_asked_of_nobody(tmp_path: Pat
         with pytest.raises(BadAnswer):
             read_candles(answer)
         assert len(cluster.venue.calls) == before
+
+
+async def test_a_relay_that_is_alone_says_why(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with small_cluster(tmp_path, "a") as cluster:
+        (relay,) = cluster.relays
+        relay.bus.is_cut = True
+        await asyncio.sleep(4)
+        message = relay.cluster.document()["message"]
+        relay.bus.is_cut = False
+    assert message == "NATS cannot be used, cut: this relay serves its own clients alone"
+    assert "NATS cannot be used, cut: this relay serves alone" in caplog.text
