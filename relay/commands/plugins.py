@@ -165,7 +165,10 @@ def show_provider(config: Config, host: PluginHost, name: str, *, as_json: bool 
     (found, *_) = [one for one in plugins_report(config, host)["providers"] if one["name"] == name] or [None]
     if found is None:
         refused = next((failure.error for failure in host.failures if failure.name == name), "")
-        names = [*host.loaded, *host.switched_off]
-        why = f": it {refused}" if refused else f"; loaded are {', '.join(names) or 'none'}{did_you_mean(name, names)}"
-        raise ConfigError(f"no provider {name!r} is loaded{why}")
+        if refused:
+            raise ConfigError(f"no provider {name!r} is loaded: it {refused}")
+        off = f"; switched off are {', '.join(host.switched_off)}" if host.switched_off else ""
+        there_are = f"loaded are {', '.join(host.loaded) or 'none'}{off}"
+        nearest = did_you_mean(name, [*host.loaded, *host.switched_off])
+        raise ConfigError(f"there is no provider {name!r}; {there_are}{nearest}")
     click.echo(json_line(_told(found)) if as_json else "\n".join(map(printable, provider_lines(found))))

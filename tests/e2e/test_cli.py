@@ -277,5 +277,5 @@ def test_plugins_with_a_name_that_nobody_has_says_who_there_is(runner: CliRunner
     result = runner.invoke(main, ["plugins", "krakn"])
     assert (result.exit_code, result.output) == (
         2,
-        "relay: no provider 'krakn' is loaded; loaded are binance, twelve_data, binance_usdm\n",
+        "relay: there is no provider 'krakn'; loaded are binance, twelve_data; switched off are binance_usdm\n",
     )
