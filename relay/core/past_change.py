@@ -8,7 +8,7 @@ from relay.core.spans import FOREVER, Span
 
 MOST_SETTLE_S = 3600.0
 """A provider's history may take so long to agree with itself."""
-_DAY_S = 86_400
+_HOUR_S, _DAY_S = 3600, 86_400
 
 
 class PastChange(NamedTuple):
@@ -36,8 +36,10 @@ class PastChange(NamedTuple):
 
     def span(self, interval: str) -> Span:
         """Return the open times of the candles of an interval that hold a part of the time."""
-        # A month may begin by another zone's day.
-        length = length_s(interval) + (_DAY_S if interval == "1M" else 0)
+        length = length_s(interval)
+        if length > _HOUR_S:
+            # Clocks of the provider's zone may be set back within it. A month may begin by another zone's day.
+            length += _HOUR_S + (_DAY_S if interval == "1M" else 0)
         start = 0 if self.after is None else max(0, self.after - length + 1)
         return Span(start, FOREVER if self.before is None else self.before)
 

@@ -59,6 +59,23 @@ def test_candles_that_hold_a_part_of_the_time_are_concerned(interval: str, span:
     assert PastChange(KEY, 7200, after=3600).span(interval) == span
 
 
+@pytest.mark.parametrize(
+    ("interval", "opens", "ends"),
+    [
+        ("4h", "2026-10-24 22:00:00", "2026-10-25 03:00:00"),
+        ("1d", "2026-10-24 22:00:00", "2026-10-25 23:00:00"),
+        ("3d", "2026-10-22 22:00:00", "2026-10-25 23:00:00"),
+        ("1w", "2026-10-18 22:00:00", "2026-10-25 23:00:00"),
+        ("1M", "2026-09-30 22:00:00", "2026-10-31 23:00:00"),
+    ],
+)
+def test_a_candle_in_which_clocks_are_set_back_is_concerned_to_its_last_hour(
+    interval: str, opens: str, ends: str
+) -> None:
+    span = PastChange(KEY, after=moment(ends) - 60).span(interval)
+    assert span.start <= moment(opens) < span.end
+
+
 def test_without_bounds_all_of_it_is() -> None:
     assert PastChange(KEY).span("1m") == Span(0, FOREVER)
     assert len(PastChange(KEY).spans()) == 16
