@@ -77,5 +77,6 @@ def bases(intervals: tuple[str, ...], grid_s: int, *, has_days: bool = True) -> 
 
 def derived_intervals(intervals: tuple[str, ...], grid: GridOfHours, now: int) -> dict[str, str]:
     """Return what `bases` does for an instrument with these hours; `now` is in Unix seconds."""
-    has_days = grid.is_utc_grid or grid.calendar is not None or grid.market is None or grid.market.never_closes(now)
+    market = grid.market
+    has_days = grid.is_utc_grid or grid.calendar is not None or market is None or market.session_at(now) is None
     return bases(intervals, grid.opening_grid_s(now), has_days=has_days)

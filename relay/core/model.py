@@ -252,7 +252,8 @@ class Instrument(NamedTuple):
     `"0.01"`; the relay drops zeros at their ends. `volume_unit` is what volumes count, if that is not the base:
     `shares`, `contracts`. `session` says when it is traded: `24x7`, or hours and a time zone such as
     `1700-1700 America/New_York`, see `fault_of_session`; without it an instrument of a provider that has no
-    `relay_hours` is traded `24x7`. It was listed at `listed_at` and can be traded until `expires_at`, in Unix seconds.
+    `relay_hours` is traded `24x7`. It was listed at `listed_at` and can be traded until `expires_at`, in Unix seconds:
+    no candles are expected from then on.
     `extras` are JSON values by name that only programs need which speak a venue's own protocol; up to 16 KiB as JSON.
     """
 

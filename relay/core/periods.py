@@ -26,7 +26,7 @@ class Periods:
     counted from 1970-01-01; if days of the provider begin at another hour, so do they. With a `calendar` candles of
     less than a day are counted from the opening of each session, and the last one ends with it; longer ones are made of
     days of trading, and open with the first of them, as those of the provider do. `market` are the hours of the symbol;
-    where they are known without a calendar they are its sessions.
+    where they are known without a calendar they are its sessions. Without them trading ends at `expires_at`.
 
     Those that are equal make the same candles.
     """
@@ -41,15 +41,17 @@ class Periods:
         calendar: TradingCalendar | None = None,
         market: TradingHours | None = None,
         is_utc_grid: bool = False,
+        expires_at: int | None = None,
     ) -> None:
-        self._rules = (interval, base, calendar, market, is_utc_grid)
+        self._rules = (interval, base, calendar, market, is_utc_grid, expires_at)
         self.interval = interval
         self.base = base
         self._length = length_s(interval)
         self._calendar = None if is_utc_grid else calendar
-        self._market = market or TradingHours()
-        if calendar is not None and market is None:
-            self._market = TradingHours(calendar.session_at)
+        if market is None:
+            hours = (lambda moment: None) if calendar is None else calendar.session_at
+            market = TradingHours(hours, lambda: expires_at)
+        self._market = market
         self._known = CandlePeriod(0, 0)
         self._holding = self._by_utc if is_utc_grid else self._by_hours
 

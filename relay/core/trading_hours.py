@@ -4,31 +4,56 @@ from collections.abc import Callable, Iterator
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import OpenHours
+from relay.core.spans import FOREVER
 
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86_400
+_NEVER_AGAIN = OpenHours(FOREVER, FOREVER)
 
 
 def _always(moment: int) -> OpenHours | None:
     return None
 
 
+def _unlimited() -> int | None:
+    return None
+
+
 class TradingHours:
     """The hours of one symbol. `hours` gives those that hold a moment, or else the next ones; None: it never closes.
 
-    Moments are the provider's time in Unix seconds. The hours asked for last, and those before, are remembered.
+    From `expires_at()` on nothing is traded any more, whatever the hours are; None: nobody says that it ends. Moments
+    are the provider's time in Unix seconds. The hours asked for last, and those before, are remembered.
     """
 
-    __slots__ = ("_earlier", "_hours", "_known")
+    __slots__ = ("_earlier", "_hours", "_known", "expires_at")
 
-    def __init__(self, hours: Callable[[int], OpenHours | None] = _always) -> None:
+    def __init__(
+        self,
+        hours: Callable[[int], OpenHours | None] = _always,
+        expires_at: Callable[[], int | None] = _unlimited,
+    ) -> None:
         self._hours = hours
+        self.expires_at = expires_at
         # Each as long as it holds: from when on, and what.
         self._known: tuple[int, OpenHours] | None = None
         self._earlier: tuple[int, OpenHours] | None = None
 
     def _at(self, moment: int) -> OpenHours | None:
+        """Return what `session_at` does, up to the end of trading: from then on hours that never come."""
+        hours, expires_at = self.session_at(moment), self.expires_at()
+        if expires_at is None:
+            return hours
+        if moment >= expires_at or (hours is not None and hours.opens >= expires_at):
+            return _NEVER_AGAIN
+        return OpenHours(0, expires_at) if hours is None else OpenHours(hours.opens, min(hours.closes, expires_at))
+
+    def session_at(self, moment: int) -> OpenHours | None:
+        """Return the hours that hold a moment, or else the next ones; None: it never closes.
+
+        They are those by which candles are counted: that the symbol expires changes nothing of them.
+        """
         known = self._known
         if known is not None and known[0] <= moment < known[1].closes:
             return known[1]
@@ -41,12 +66,8 @@ class TradingHours:
             self._known, self._earlier = (min(moment, hours.opens), hours), known
         return hours
 
-    def session_at(self, moment: int) -> OpenHours | None:
-        """Return the hours that hold a moment, or else the next ones; None: it never closes."""
-        return self._at(moment)
-
     def opens_at(self, moment: int) -> int:
-        """Return the first moment from this one on at which it is open."""
+        """Return the first moment from this one on at which it is open: `FOREVER` if there is none."""
         hours = self._at(moment)
         return moment if hours is None else max(moment, hours.opens)
 
@@ -86,10 +107,12 @@ class TradingHours:
     def next_due(self, interval: str, opened: int) -> int:
         """Return when the candle that follows the one which opened then is over.
 
-        It is the one that holds the next moment of trading; a month always does.
+        It is the one that holds the next moment of trading; a month always does. `FOREVER` if none follows.
         """
         end = next_open(interval, opened)
         opens = self.opens_at(end)
+        if opens >= FOREVER:
+            return FOREVER
         if opens > end and not self._follows_session(length_s(interval), opened):
             opens -= (opens - end) % length_s(interval)
         return self.end_of(interval, opens)
@@ -109,7 +132,7 @@ class TradingHours:
 
     def _follows_session(self, length: int, opened: int) -> bool:
         """Say whether candles are counted from the opening of the market, as that of an open time shows."""
-        hours = self._at(opened)
+        hours = self.session_at(opened)
         return hours is not None and hours.opens <= opened and (opened - hours.opens) % length == 0
 
     def open_parts(self, start: int, end: int, candle_s: int, an_open: int | None = None) -> list[tuple[int, int]]:

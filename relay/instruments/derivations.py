@@ -43,7 +43,15 @@ def derivation_of(provider: Provider, key: StreamKey, instrument: Instrument | N
         return None
     grid = _grid_of(provider, key.symbol, instrument)
     market = provider.market(key.symbol) if provider.hours.is_stated else None
-    periods = Periods(key.interval, base, calendar=grid.calendar, market=market, is_utc_grid=grid.is_utc_grid)
+    expires_at = None if instrument is None or market is not None else instrument.expires_at
+    periods = Periods(
+        key.interval,
+        base,
+        calendar=grid.calendar,
+        market=market,
+        is_utc_grid=grid.is_utc_grid,
+        expires_at=expires_at,
+    )
     return Derivation(base, periods, None if instrument is None else instrument.listed_at)
 
 

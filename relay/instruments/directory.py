@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from relay.core.derived_intervals import Derivation
@@ -88,6 +89,9 @@ class Directory:
         }
         self._ownership = Ownership(self._providers, self._kept, self._lookups)
         self.name_of = self._ownership.name_of
+        for provider in providers:
+            if provider.name in self._kept or provider.name in self._lookups:
+                provider.hours.instrument_of = partial(self._listed, provider.name)
         self._tasks: list[asyncio.Task[None]] = []
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
@@ -274,9 +278,11 @@ class Directory:
         provider = self._providers.get(source.name)
         if provider is None:
             return None
-        instrument = self._ownership.instrument
-        name, symbol = source.name, key.symbol
-        return derivation_of(provider, key, instrument(name, symbol) or instrument(name, symbol.upper()))
+        return derivation_of(provider, key, self._listed(source.name, key.symbol))
+
+    def _listed(self, name: str, symbol: str) -> Instrument | None:
+        """Return what is known of an instrument by its provider's own spelling."""
+        return self._ownership.instrument(name, symbol) or self._ownership.instrument(name, symbol.upper())
 
     def resolve(self, pin: str | None, symbol: str, interval: str) -> Target:
         """Return what a client's name stands for. Raises `RequestError` (unknown_symbol, unsupported_interval,

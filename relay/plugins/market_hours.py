@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from relay.core.clock import ProviderClock
-from relay.core.model import OpenHours
+from relay.core.model import Instrument, OpenHours
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
 from relay.plugins.failure_judge import FailureJudge
@@ -13,8 +13,16 @@ from relay.plugins.validation import fault_of_hours
 _MOST_MARKETS = 4096
 
 
+def _unlisted(symbol: str) -> Instrument | None:
+    return None
+
+
 class MarketHours:
-    """The hours of a provider's symbols. `is_stated` says whether the plugin has any to state."""
+    """The hours of a provider's symbols. `is_stated` says whether the plugin has any to state.
+
+    `instrument_of` gives what is listed by a symbol now: trading ends when that expires, also if it has left the list
+    since.
+    """
 
     def __init__(self, calls: HookCalls, failures: FailureJudge, clock: Callable[[], ProviderClock]) -> None:
         self._calls = calls
@@ -22,6 +30,7 @@ class MarketHours:
         self._clock = clock
         self._is_asked = self.is_stated = calls.has("relay_hours")
         self._markets: dict[str, TradingHours] = {}
+        self.instrument_of: Callable[[str], Instrument | None] = _unlisted
 
     def forget(self) -> None:
         """Have symbols asked for anew: with other settings a plugin may say something else."""
@@ -33,8 +42,12 @@ class MarketHours:
         if market is None:
             if len(self._markets) >= _MOST_MARKETS:
                 self._markets.clear()
-            hours = TradingHours(lambda moment: self._open(symbol, moment)) if self._is_asked else TradingHours()
-            market = self._markets[symbol] = hours
+            expires_at = _Expiry(lambda: self.instrument_of(symbol))
+            if self._is_asked:
+                market = TradingHours(lambda moment: self._open(symbol, moment), expires_at)
+            else:
+                market = TradingHours(expires_at=expires_at)
+            self._markets[symbol] = market
         return market
 
     def session_text(self, symbol: str) -> str | None:
@@ -67,3 +80,19 @@ class MarketHours:
             self._failures.judged("relay_hours", error)
             return None
         return hours
+
+
+class _Expiry:
+    """When an instrument expires, as it was listed last."""
+
+    __slots__ = ("_instrument", "_known")
+
+    def __init__(self, instrument: Callable[[], Instrument | None]) -> None:
+        self._instrument = instrument
+        self._known: int | None = None
+
+    def __call__(self) -> int | None:
+        instrument = self._instrument()
+        if instrument is not None:
+            self._known = instrument.expires_at
+        return self._known

@@ -4,6 +4,7 @@ import math
 from datetime import UTC, datetime
 
 from relay.core.clock import Clock
+from relay.core.spans import FOREVER
 from relay.streams.subscriptions import Stream
 
 CLOCK_SLACK_S = 5
@@ -11,7 +12,7 @@ CLOCK_SLACK_S = 5
 
 
 class MarketWatch:
-    """Follows the hours of one stream by its provider's time; `closed` says until when it is closed, empty: it is open.
+    """Follows the hours of one stream by its provider's time; `closed` says why and until when, empty: it is open.
 
     A candle that opened since the close proves the hours wrong (`is_disproved`). `asked` is for who asks history: how
     often since the close.
@@ -77,9 +78,11 @@ class MarketWatch:
                 self._closed_at = self._clock.monotonic() if self._was_open else -math.inf
                 self.asked = 0
             self.closed = f"the market is closed; it opens at {_utc(opens)}"
+            if opens >= FOREVER and (expired_at := series.market.expires_at()) is not None:
+                self.closed = f"{series.key.symbol} expired at {_utc(expired_at)}; it is not traded any more"
         elif self.closed:
             self.closed = ""
-            self._opened_early = self._opens_at
+            self._opened_early = None if self._opens_at == FOREVER else self._opens_at
         self._opens_at = opens
         return True
 

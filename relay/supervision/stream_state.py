@@ -4,6 +4,7 @@ from typing import Any
 
 from relay.core.clock import Clock
 from relay.core.intervals import length_s, next_open
+from relay.core.spans import FOREVER
 from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
@@ -313,7 +314,8 @@ class SupervisedStream:
             return False
         due_at = series.due_at()
         if due_at is None:
-            due_at = next_open(self.stream.key.interval, series.market.opens_at(int(series.promised_at or time_s)))
+            opens_at = series.market.opens_at(int(series.promised_at or time_s))
+            due_at = FOREVER if opens_at >= FOREVER else next_open(self.stream.key.interval, opens_at)
         return time_s >= due_at + grace_s and now >= self._ask_at
 
     def ask_later(self, now: float) -> None:
