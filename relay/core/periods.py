@@ -25,13 +25,14 @@ class Periods:
     In UTC, or without hours, they are multiples of their length, days, weeks from Monday, months, and days by threes
     counted from 1970-01-01; if days of the provider begin at another hour, so do they. With a `calendar` candles of
     less than a day are counted from the opening of each session, and the last one ends with it; longer ones are made of
-    days of trading, and open with the first of them, as those of the provider do. `market` are the hours of the symbol;
-    where they are known without a calendar they are its sessions. Without them trading ends at `expires_at`.
+    days of trading, and open with the first of them, as those of the provider do. Which shorter
+    candles are in none of them `counts` says. `market` are the hours of the symbol; where they are known without a
+    calendar they are its sessions. Without them trading ends at `expires_at`.
 
     Those that are equal make the same candles.
     """
 
-    __slots__ = ("_calendar", "_holding", "_known", "_length", "_market", "_rules", "base", "interval")
+    __slots__ = ("_calendar", "_day", "_holding", "_known", "_length", "_market", "_rules", "base", "interval")
 
     def __init__(
         self,
@@ -53,6 +54,8 @@ class Periods:
             market = TradingHours(hours, lambda: expires_at)
         self._market = market
         self._known = CandlePeriod(0, 0)
+        # Of which moments the day of trading is known, and when that opens.
+        self._day = (0, 0, 0)
         self._holding = self._by_utc if is_utc_grid else self._by_hours
 
     def __eq__(self, other: object) -> bool:
@@ -67,6 +70,23 @@ class Periods:
         if not known.opens <= opened < known.ends:
             known = self._known = self._holding(opened)
         return known
+
+    def counts(self, opened: int) -> bool:
+        """Say whether the short candle that opened then is a part of a long one.
+
+        One of the hours between two days of trading, which providers may send as well, is a part of neither day.
+        """
+        if self._calendar is None or self._length < _DAY_S or self.base == "1d":
+            return True
+        begin, end, opens = self._day
+        if not begin <= opened < end:
+            try:
+                sessions = self._calendar.day_of(opened).sessions
+            except ValueError:
+                return True
+            opens = sessions[0].opens
+            self._day = opened, sessions[-1].closes, opens
+        return opened + length_s(self.base) > opens
 
     def is_over_with(self, opened: int, period: CandlePeriod) -> bool:
         """Say whether the short candle that opened then is the last one of its period."""
@@ -108,6 +128,9 @@ class Periods:
         if opened + length_s(self.base) <= session.opens:
             # Of hours in which the market is closed as far as anybody said.
             opens, ends = self._by_utc(opened)
+            while (before := self._market.session_at(opens)) is not None and before.closes <= opened:
+                # The last candle of that session may have the same open time.
+                opens = before.closes
             return CandlePeriod(opens, min(ends, session.opens))
         opens = session.opens + max(0, opened - session.opens) // self._length * self._length
         return CandlePeriod(opens, min(opens + self._length, session.closes))

@@ -102,7 +102,8 @@ def built_of(
         oldest = next(iter(sums))
         if not (parts.is_first or is_begun_by(folded.first[oldest], oldest, derivation)):
             del sums[oldest]
-    lost = {periods.holding(span.start) for span in parts.unreadable}
+    counting = [span for span in parts.unreadable if periods.counts(span.start) or periods.counts(span.end - 1)]
+    lost = {periods.holding(span.start) for span in counting}
     doubted = [period for span in parts.doubted for period in _touched(folded, periods, span)]
     if source.info.has_every_candle:
         settled_at = asked_at - source.info.close_grace_s

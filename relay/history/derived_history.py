@@ -128,7 +128,7 @@ class DerivedHistory:
         asked_at = _settled_at(asked.source)
         most = min(_MOST_STORED, asked.limit * _parts_of(derivation))
         past = await self._past.stored(self._request(asked, derivation, None, None, most))
-        closed, forming = _parted(past)
+        closed, forming = _parted(past, derivation)
         parts = PartsSaid(forming, False, past.unreadable, past.doubted, False, asked.source.info.is_recorded)
         built, _ = built_of(asked, derivation, parts, FoldedCandles(derivation).with_newer(closed), asked_at)
         # What is before the first candle that is known completely may lack a part.
@@ -161,7 +161,7 @@ class DerivedHistory:
         asked = HistoryRequest(source, key, None, None, 1, must_be_new=must_be_new, extended=True)
         start = max(0, period.opens - derivation.periods.ahead_s)
         past = await self._past.candles(self._request(asked, derivation, start, None, _parts_of(derivation) + _PAGE))
-        closed, forming = _parted(past)
+        closed, forming = _parted(past, derivation)
         holding = derivation.periods.holding
         inside = [candle for candle in closed if holding(candle.time) == period]
         first = next(iter(inside), forming)
@@ -178,7 +178,8 @@ class DerivedHistory:
         self, source: CandleSource, key: StreamKey, derivation: Derivation, of_parts: Revisions, *, extended: bool
     ) -> Revisions:
         """Return the closed candles of which a part was revised, as they are now."""
-        periods = sorted({derivation.periods.holding(one.time) for one in of_parts.candles})
+        of_long = derivation.periods
+        periods = sorted({of_long.holding(one.time) for one in of_parts.candles if of_long.counts(one.time)})
         found: list[Candle] = []
         is_complete = of_parts.is_complete
         ranges = list(_ranges(periods))
@@ -187,7 +188,7 @@ class DerivedHistory:
             asked = HistoryRequest(source, key, first, last, count, extended=extended)
             past = await self.candles(asked, derivation)
             is_complete = is_complete and past.is_whole
-            closed, _ = _parted(past)
+            closed, _ = parted(past.candles, past.last_is_closed)
             opens = {period.opens for period in periods}
             found += [one for one in closed if one.time in opens]
         return Revisions(found, is_complete and len(ranges) <= _MOST_RANGES, of_parts.is_forgotten)
@@ -215,7 +216,7 @@ class DerivedHistory:
         doubted: list[Span] = []
         while True:
             past = await self._past.candles(self._request(asked, derivation, start, end, _PAGE))
-            closed, forming = _parted(past)
+            closed, forming = _parted(past, derivation)
             folded.with_newer(closed)
             is_complete = past.is_whole
             unreadable += past.unreadable
@@ -243,7 +244,8 @@ class DerivedHistory:
         """
         period = derivation.periods.holding(first.time)
         before = await self._past.candles(self._request(asked, derivation, None, first.time - 1, 1))
-        if before.candles and derivation.periods.holding(before.candles[-1].time) == period:
+        older = before.candles[-1].time if before.candles else None
+        if older is not None and derivation.periods.holding(older) == period and derivation.periods.counts(older):
             return False, [Span(*period)]
         doubted = clip_spans(before.doubted, period.opens, first.time)
         return bool(before.candles) or _has_all_of(asked.source, count), doubted
@@ -260,7 +262,7 @@ class DerivedHistory:
         doubted: list[Span] = []
         while True:
             past = await self._past.candles(self._request(asked, derivation, None, end, most))
-            closed, open_candle = _parted(past)
+            closed, open_candle = _parted(past, derivation)
             forming = open_candle or forming
             folded.with_older(closed)
             is_complete = past.is_whole
@@ -287,8 +289,11 @@ def _has_all_of(source: CandleSource, count: int) -> bool:
     return count < _FEW and not source.info.is_recorded
 
 
-def _parted(past: PastCandles) -> tuple[Sequence[Candle], Candle | None]:
-    return parted(past.candles, past.last_is_closed)
+def _parted(past: PastCandles, derivation: Derivation) -> tuple[Sequence[Candle], Candle | None]:
+    """Return the candles that are over, and the one that is open; those that are in no long candle are left out."""
+    counts = derivation.periods.counts
+    closed, forming = parted(past.candles, past.last_is_closed)
+    return [one for one in closed if counts(one.time)], forming if forming and counts(forming.time) else None
 
 
 def _parts_of(derivation: Derivation) -> int:

@@ -55,6 +55,11 @@ class CandleFold:
         told: list[PriceUpdate] = []
         if period == self._left_out:
             return told
+        if not self._periods.counts(time):
+            # It says only that nothing more of the period before follows.
+            if current is not None and time >= current.ends and (told := self._end(update)):
+                self._is_told_closed = True
+            return told
         if current is None or period.opens > current.opens:
             told = self._end(update)
             is_closed = bool(told) or self._is_told_closed
@@ -98,7 +103,7 @@ class CandleFold:
         period = self.lacking
         if period is None:
             return []
-        known = {one.time: one for one in candles if self._periods.holding(one.time) == period} | self._told
+        known = {one.time: one for one in candles if self._is_in(one, period)} | self._told
         self._sum = CandleSum(period.opens, (known[time] for time in sorted(known)))
         self._newest = max(known, default=self._newest)
         self._told = {}
@@ -106,7 +111,7 @@ class CandleFold:
         if self._forming is not None and self._forming.candle.time <= self._newest:
             self._forming = None
         is_newer = forming is not None and self._forming is None and forming.time > self._newest
-        if forming is not None and is_newer and self._periods.holding(forming.time) == period:
+        if forming is not None and is_newer and self._is_in(forming, period):
             self._forming = PriceUpdate(self.key, forming)
         return self._state(None)
 
@@ -124,6 +129,9 @@ class CandleFold:
     def leave_out(self) -> None:
         """Take it that a part of the period that is lacking will never be known: nothing is told of it."""
         self._left_out = self.lacking
+
+    def _is_in(self, candle: Candle, period: CandlePeriod) -> bool:
+        return self._periods.holding(candle.time) == period and self._periods.counts(candle.time)
 
     def _begin(self, period: CandlePeriod, *, may_be_cut: bool) -> None:
         self._period, self._is_told_closed = period, False

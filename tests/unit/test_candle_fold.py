@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.periods import Periods
+from relay.core.trading_calendar import TradingCalendar
 from relay.streams.candle_fold import CandleFold
 from relay.streams.gaps import SeriesGap
 from relay.streams.series import Series
@@ -244,3 +245,16 @@ def test_any_play_of_parts_is_one_sequence_of_their_sums(since: int, events: lis
         opened = (time - START) // M
         if time not in gaps and (expected := whole(opened)) is not None and opened + 5 <= minute:
             assert candle == expected
+
+
+def test_what_is_traded_outside_the_hours_of_a_day_ends_it_and_is_not_in_it() -> None:
+    days = Periods("1d", "1m", calendar=TradingCalendar("UTC", "1602-1606"))
+    fold = CandleFold(StreamKey("X", "1d"), days, lambda: START)
+    assert fold.take(update(1, 9.0, is_closed=True)) == []
+    assert told(fold.take(update(2, 2.0))) == [(2, 2.0, 1.0, False)]
+    assert told(fold.take(update(2, 2.0, is_closed=True))) == [(2, 2.0, 1.0, False)]
+    # Nothing is traded in its last minutes.
+    assert told(fold.take(update(7, 9.0))) == [(2, 2.0, 1.0, True)]
+    assert fold.take(update(7, 9.0, is_closed=True)) == []
+    assert told(fold.take(update(1442, 3.0))) == [(1442, 3.0, 1.0, False)]
+    assert fold.follows == START + 2 * M

@@ -365,3 +365,19 @@ async def test_stocks_end_their_last_candle_with_the_session() -> None:
         (0, 4.0), (2 * H, 4.0), (4 * H, 4.0), (6 * H, 1.0),
     ]  # fmt: skip
     assert past.last_is_closed
+
+
+async def test_what_is_traded_before_and_after_the_hours_of_a_day_is_not_in_it_whatever_is_asked() -> None:
+    nyse = TradingCalendar("America/New_York", "0930-1600")
+    days = Derivation("30m", Periods("1d", "30m", calendar=nyse))
+    day = nyse.day_of(START).sessions[0]
+    rows = [Candle(time, 1, 1, 1, 1, 1.0) for time in range(day.opens - 8 * H, day.closes + 4 * H, 1800)]
+    for start in (None, day.opens - 8 * H, day.opens):
+        asked = HistoryRequest(Source(), StreamKey("X", "1d"), start, None, 500)
+        past = await history_of(Past(rows)).candles(asked, days)
+        assert [(one.time, one.volume) for one in past.candles] == [(day.opens, 13.0)]
+        assert past.last_is_closed
+    # Of the first half hour nothing was traded: what came before says that no part of the day did.
+    quiet = history_of(Past([row for row in rows if row.time != day.opens]))
+    past = await quiet.candles(HistoryRequest(Source(), StreamKey("X", "1d"), day.opens, None, 500), days)
+    assert [one.volume for one in past.candles] == [12.0]

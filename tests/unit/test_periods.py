@@ -270,3 +270,24 @@ def test_sessions_without_a_calendar_count_too() -> None:
     market = TradingHours(lambda moment: OpenHours(moment // DAY * DAY + 9 * HOUR, moment // DAY * DAY + 17 * HOUR))
     four = Periods("6h", "1h", market=market)
     assert texts(four, "2026-03-04 16:00:00") == [("03-04 15:00", "03-04 17:00")]
+
+
+# -- hours in which nothing is traded, as far as anybody said ----------------------------------------------------------
+
+
+def test_what_is_traded_between_two_days_is_in_neither() -> None:
+    day = Periods("1d", "1m", calendar=NYSE)
+    moments = ["02-03 14:29", "02-03 14:30", "02-03 20:59", "02-03 21:00", "02-04 14:29", "02-07 15:00"]
+    assert [day.counts(at(f"2026-{moment}:00")) for moment in moments] == [False, True, True, False, False, False]
+    assert Periods("1d", "1m", calendar=TOKYO).counts(at("2026-02-03 03:00:00")), "between sessions of one day"
+    assert Periods("1w", "1d", calendar=NYSE).counts(at("2026-02-07 00:00:00")), "a day by the clock of UTC"
+    assert Periods("15m", "1m", calendar=NYSE).counts(at("2026-02-03 14:00:00"))
+
+
+def test_shorter_candles_behind_a_session_are_none_of_its_last_one() -> None:
+    # It opens at 16:00 and ends half an hour later.
+    hours = TradingCalendar("UTC", "0900-1630")
+    for periods in (Periods("1h", "15m", calendar=hours), Periods("1h", "15m", market=TradingHours(hours.session_at))):
+        assert texts(periods, "2026-02-03 16:15:00", "2026-02-03 16:45:00", "2026-02-03 17:15:00") == [
+            ("02-03 16:00", "02-03 16:30"), ("02-03 16:30", "02-03 17:00"), ("02-03 17:00", "02-03 18:00"),
+        ]  # fmt: skip
