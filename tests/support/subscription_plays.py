@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from relay import (
     API_VERSION,
     Candle,
+    Instrument,
     PriceUpdate,
     ProviderInfo,
     ProviderUnavailable,
     RateLimited,
+    TradingCalendar,
     Watchlist,
     hookimpl,
     unreadable,
@@ -32,6 +34,7 @@ from tests.support.soak import StreamCheck
 from tests.support.untidy import Values
 from tests.support.virtual_time import VirtualLoop, run
 
+DAY_S = 86_400
 LENGTH_S = {"1s": 1, "1m": 60, "3m": 180}
 GRACE_S = 5.0
 ALL = (0, 5000)
@@ -93,6 +96,8 @@ class Play(NamedTuple):
     """The interval that the venue has instead of the one that clients ask for."""
     quiet: int = 0
     """In so many of ten shorter candles nothing is traded."""
+    hours: str = ""
+    """The hours of a day of trading, in UTC, if days are built; the venue tells of other hours as well."""
 
 
 class Truth:
@@ -150,6 +155,28 @@ class BuiltTruth(Truth):
         return Candle(
             time, parts[0].open, max(highs), min(lows), parts[-1].close, float(sum(int(one.volume) for one in parts))
         )
+
+
+class DayTruth(BuiltTruth):
+    """What days of trading really were: of a minute outside the hours of a calendar nothing is in them.
+
+    As far back as the venue has candles.
+    """
+
+    def __init__(self, base: Truth, hours: str) -> None:
+        super().__init__(base, "1m")
+        self._calendar = TradingCalendar("UTC", hours)
+        self._days = [self._calendar.day_of(START + number * DAY_S).sessions[0] for number in (-2, -1, 0, 1)]
+        self.length_s = self._days[0].closes - self._days[0].opens
+
+    def times_between(self, after: int, before: int) -> Sequence[int]:
+        return [day.opens for day in self._days if after < day.opens < before]
+
+    def ends_at(self, time: int) -> float:
+        return self._calendar.day_of(time).sessions[0].closes
+
+    def opened(self, moment: float) -> int:
+        return max(day.opens for day in self._days if day.opens <= moment)
 
 
 class Venue:
@@ -228,6 +255,14 @@ class Venue:
             times = [*times[:older], *times[newer:]]
         spoilt = opened - self._play.spoilt * truth.length_s if self._is_within(self._play.spoils_s) else None
         return [unreadable(time) if time == spoilt else truth.state(time, now) for time in times]
+
+
+class VenueWithHours(Venue):
+    """One whose instrument has hours, as its list says, and which tells of others as well."""
+
+    @hookimpl
+    async def relay_instruments(self) -> list[Instrument]:
+        return [Instrument("X", "demo", "X", "USD", session=f"{self._play.hours} UTC")]
 
 
 class Wire(ClientWire):
@@ -380,7 +415,11 @@ class Scene:
         if join.since_s is not None or join.bars is None or (lacks_some and self.play.lacks != ALL):
             return  # an answer with some rows is how a provider says where its candles begin
         may_fail = self.play.broken_s[0] < self.play.broken_s[1] or any(one.failure for one in self.play.calls)
-        if count < join.bars and (is_complete or not (may_fail or lacks_some)):
+        there_are = join.bars
+        if self.play.hours:
+            now = START + self.loop.now - 2 * GRACE_S
+            there_are = sum(self.truth.ends_at(one) <= now for one in self.truth.times_between(0, int(now)))
+        if count < min(join.bars, there_are) and (is_complete or not (may_fail or lacks_some)):
             self.faults.append(f"{count} candles of {join.bars}, complete: {is_complete}")
 
     async def _ask(self, at_s: float) -> None:
@@ -408,12 +447,18 @@ async def perform(loop: VirtualLoop, play: Play) -> list[str]:
     """Return what was wrong."""
     clock = clock_of(loop)
     parts = Truth(play.base or play.interval, play.quiet)
-    truth = BuiltTruth(parts, play.interval) if play.base else parts
+    truth = BuiltTruth(parts, play.interval) if play.base and not play.hours else parts
+    if play.hours:
+        truth = DayTruth(parts, play.hours)
     await asyncio.sleep(play.begins_s)
-    venue = Venue(play, parts, clock)
+    venue = (VenueWithHours if play.hours else Venue)(play, parts, clock)
     async with played_relay(venue, clock, linger_s=play.linger_s) as relay:
+        if play.hours:
+            await relay.context.directory.start()
+            await relay.context.directory.settled()
         scene = Scene(loop, play, relay, venue, truth)
         await scene.run()
+        await relay.context.directory.close()
     return scene.faults
 
 
@@ -584,4 +629,5 @@ plays = st.builds(
     linger_s=st.sampled_from([5.0, 0.3]),
     base=st.just(""),
     quiet=st.just(0),
+    hours=st.just(""),
 )

@@ -16,6 +16,17 @@ def built(play: Play) -> Play:
     return play._replace(base=play.interval, interval=LONGER[play.interval], lasts_s=play.lasts_s + 2 * length_s)
 
 
+def built_days(play: Play, hours: str) -> Play:
+    """Have the venue lack days, and play from before some hours, or within them, until they are over."""
+    return play._replace(base="1m", interval="1d", hours=f"{hours}:1234567", lasts_s=play.lasts_s + 360)
+
+
+@settings(max_examples=examples(6), phases=(Phase.explicit, Phase.generate))
+@given(plays, st.sampled_from(["1559-1602", "1601-1604", "1602-1603"]))
+def test_any_subscription_to_built_days_has_nothing_in_them_that_is_traded_between_them(play: Play, hours: str) -> None:
+    assert faults_of(built_days(play, hours)) == []
+
+
 @pytest.mark.parametrize("name", PLAYS)
 def test_a_subscription_to_a_built_stream_is_one_sequence(name: str) -> None:
     assert faults_of(built(PLAYS[name])) == []
