@@ -186,8 +186,10 @@ class Database:
                     await self._look()
                     if self.problems.of("write"):
                         # Where nothing may grow there is room in a log that is emptied.
-                        await self.tables.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
-                        await self._settle()
+                        try:
+                            await self.tables.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
+                        finally:
+                            await self._settle()
                     return False
                 except (sqlite3.Error, ValueError) as error:
                     self._suspicion.raise_(error)
@@ -239,9 +241,10 @@ class Database:
         return StoreError(f"the store cannot be {done}: {seen.lost}", seen.lost)
 
     async def _settle(self) -> None:
-        """Take down how the files are after a change of our own."""
-        if self._place is not None:
-            await in_thread(self._place.settle)
+        """Take down how the files are after a change of our own, or an attempt that failed."""
+        if self._place is not None and not await in_thread(self._place.settle):
+            # A failure has SQLite empty its memory, and count that as it counts what others write.
+            await self._note_version()
 
     async def _note_version(self) -> None:
         """Take down what no other program has changed yet."""

@@ -50,6 +50,11 @@ class Footprint(NamedTuple):
     head: bytes
     log: LogState | None
 
+    @property
+    def commits(self) -> bytes:
+        """What the index counts up with each commit, by whichever program; the log may begin anew without one."""
+        return self.head[8:12]
+
 
 class Harm(NamedTuple):
     """What somebody did to the files in their place, and whether what is in the log still belongs to the database."""

@@ -142,20 +142,24 @@ class DatabasePlace:
             self._left = seen
         return PlaceSeen("", seen)
 
-    def settle(self, seen: PlaceSeen | None = None) -> None:
+    def settle(self, seen: PlaceSeen | None = None) -> bool:
         """Take down how the files are, after a change of our own, or how they were seen, if that is dealt with.
 
-        Harm that was done meanwhile is left for the next look.
+        Harm that was done meanwhile is left for the next look. Returns whether anything may have been committed since,
+        by whom ever.
         """
+        left = self._left
         if seen is not None:
             self._left = seen.footprint
-            return
+            return True
         with suppress(OSError):
             if self._files is None:
-                return
-            now = self._files.footprint() if self._left is None else self._files.look(self._left)
+                return True
+            now = self._files.footprint() if left is None else self._files.look(left)
             if isinstance(now, Footprint):
                 self._left = now
+                return left is None or now.commits != left.commits
+        return True
 
     def is_changed(self, seen: PlaceSeen) -> bool:
         """Say whether something was written to the files since, beside what was committed by way of SQLite's log."""
