@@ -63,6 +63,29 @@ def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path) -> None:
     assert broken(page) == ["other.md#no-heading", "gone.md"]
 
 
+def named_and_gone(path: Path) -> list[str]:
+    """Return the files and folders of the repository that a document names in its inline code and that are not there."""
+    names = re.findall(r"`((?:relay|tests|providers)/[\w./@-]+)`", path.read_text(encoding="utf-8"))
+    return [name for name in names if not (ROOT / name).exists()]
+
+
+def crowded(path: Path) -> list[str]:
+    """Return the headings of a document without an empty line before them, which a careless merge leaves."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"^[^\n]+\n(#+ .+)$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_where_documents_say_and_headings_stand_apart(path: Path) -> None:
+    assert (named_and_gone(path), crowded(path)) == ([], [])
+
+
+def test_a_file_that_is_gone_and_a_heading_in_a_paragraph_are_noticed(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A\n\n`relay/app.py` and `relay/gone/`\n## B\n\n```\nx\n# no heading\n```\n")
+    assert (named_and_gone(page), crowded(page)) == (["relay/gone/"], ["## B"])
+
+
 def test_decisions_are_numbered_and_listed() -> None:
     assert [path.name[:5] for path in DECISIONS] == [f"{number:04d}-" for number in range(1, len(DECISIONS) + 1)]
     listed = re.findall(r"\(decisions/([^)]+)\)", (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8"))
