@@ -115,7 +115,6 @@ async def test_every_metric_of_the_relay_is_on_the_dashboard_or_in_a_rule(relay:
         "relay_candles_compared_total",
         "relay_candles_differed_total",
         "relay_feed_connects_total",
-        "relay_feeds",
         "relay_gaps_open",
         "relay_history_doubts",
         "relay_messages_skipped_total",
@@ -301,6 +300,22 @@ CASES = [
             series("relay_streams", provider="twelve_data", state="stale"): "0x14",
         },
         *("9m", "7m"),
+        BINANCE,
+    ),
+    Case(
+        "RelayUpstreamBanned",
+        {
+            series("relay_streams", provider="binance", state="connected"): "10x4 0x10",
+            series("relay_streams", provider="binance", state="throttled"): "0x4 10x10",
+            series("relay_feeds", provider="binance"): "1x4 0x10",
+            # Polls that wait for the credits of a plan are no refusal: they go on.
+            series("relay_streams", provider="twelve_data", state="throttled"): "10x14",
+            series("relay_feeds", provider="twelve_data"): "1x14",
+            # Nobody follows anything.
+            series("relay_streams", provider="binance_usdm", state="throttled"): "0x14",
+            series("relay_feeds", provider="binance_usdm"): "0x14",
+        },
+        *("8m", "5m"),
         BINANCE,
     ),
     Case(

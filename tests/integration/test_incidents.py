@@ -12,6 +12,7 @@ import pytest
 from relay.commands.status import lines_of
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
+from tests.support.metrics_page import scrape
 from tests.support.raw_socket import raw_clients
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
@@ -85,6 +86,10 @@ async def test_upstream_banned(relay: Running, sandbox: Sandbox, shown: Shown) -
     await client.until_type("status", status="throttled")
     await shown.look(relay)
     assert shown.lacks("Upstream banned") == []
+    # What the alert goes by.
+    seen = await scrape(relay)
+    assert seen("relay_streams", provider="binance", state="throttled") == 1
+    assert seen("relay_feeds", provider="binance") == 0
 
 
 async def test_disk_full(relay_with: StartRelay, small_disk: Path, shown: Shown) -> None:
