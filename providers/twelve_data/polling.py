@@ -309,7 +309,7 @@ class Polls:
                 self._note_asked(stream, asked, turns.get(key))
                 stream.answered, stream.alone = self._monotonic(), False
                 if isinstance(answer, SeriesAnswer) and answer.spoilt:
-                    self._watchlist.skip(f"{key}: {answer.spoilt} rows were invalid")
+                    self._watchlist.skip(f"{key}: invalid rows: {answer.spoilt}")
                 given.append(Given(key, answer.candles if isinstance(answer, SeriesAnswer) else []))
             elif answer.code == 429:
                 # The credits know by now how long to wait.

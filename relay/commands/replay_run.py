@@ -12,6 +12,7 @@ from relay.commands.distribution import Distribution, Replay
 from relay.commands.formatting import moment
 from relay.commands.recording import bounds_of, instruments_of, open_recording, start_of
 from relay.config.settings import SETTINGS, Config
+from relay.core.counted import counted
 from relay.plugins.discovery import builtin
 from relay.plugins.loader import PluginHost
 from relay.server.run import serve
@@ -71,9 +72,9 @@ class ReplayRun:
             first, end = bounds_of(self._recording)
             count = sum(map(len, self._recording.streams.values()))
             log.info(
-                "the recording %s has %d streams of %s, from %s to %s; time begins with the first subscription",
+                "the recording %s has %s of %s, from %s to %s; time begins with the first subscription",
                 self._recording.name,
-                count,
+                counted(count, "stream"),
                 ", ".join(self._recording.streams),
                 moment(first),
                 moment(end),

@@ -12,11 +12,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from relay.client import DEFAULT_URL, ClientError, Refused, RelayClient, parse_url
 from relay.commands.formatting import printable
-from relay.config.environment import OF_CLIENTS
+from relay.config.environment import FILE, OF_CLIENTS, given_variable
+from relay.core.errors import ConfigError
 from relay.core.secret import clean_secret
 from relay.protocol.fields import WHERE_SYMBOLS_ARE
 
@@ -36,6 +38,12 @@ def _check_url(context: click.Context, option: click.Parameter, value: str) -> s
 
 
 def _check_token(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if option.name is None or context.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
+        try:
+            given = given_variable(os.environ, OF_CLIENTS[1], is_secret=True)
+        except ConfigError as error:
+            raise click.UsageError(str(error), context) from None
+        value = None if given is None else given[0]
     if not value:
         return None
     # The value itself stays out of the messages.
@@ -55,7 +63,8 @@ def relay_options(command: F) -> F:
         envvar=OF_CLIENTS[1],
         show_envvar=True,
         callback=_check_token,
-        help="Token, if the relay needs one. Better in the environment: the list of processes shows flags.",
+        help=f"Token, if the relay needs one. Better in the environment, or in a file that {OF_CLIENTS[1]}{FILE} "
+        "names: the list of processes shows flags.",
     )
     url = click.option(
         "--url",
@@ -143,7 +152,7 @@ def _explained(fault: ClientError, url: str) -> str:
         if fault.code == "not_found":
             return f"{url} is not exactly the address of a relay; relay serve prints the address"
         if fault.status == 401:
-            text += "; give it with --token or RELAY_TOKEN"
+            text += "; give it with --token, RELAY_TOKEN or RELAY_TOKEN_FILE"
         if fault.retry_after is not None:
             text += f" (try again in {fault.retry_after:.0f} s)"
     return text

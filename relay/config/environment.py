@@ -10,7 +10,7 @@ FILE = "_FILE"
 """Behind the name of a secret's variable: the file that the secret is in, as containers and systemd hand them over."""
 PREFIX = "RELAY_"
 OF_CLIENTS = ("RELAY_URL", "RELAY_TOKEN")
-"""What the commands read that talk to a running relay."""
+"""What the commands read that talk to a running relay; the second is a secret, and may be in a file."""
 
 # Kubernetes describes each Service of a namespace to every container, so that one called `relay` makes a RELAY_PORT:
 # https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables

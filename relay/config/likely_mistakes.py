@@ -35,8 +35,10 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Itera
                 f"{name} is set and not used: connections to providers go through no proxy; trust_env = true "
                 "(RELAY_TRUST_ENV) uses it, and the setting proxy (RELAY_PROXY) names another"
             )
-    if not config.tokens and config.environ.get(OF_CLIENTS[1]):
-        yield f"{OF_CLIENTS[1]} is for commands, and no tokens are set; did you mean {SETTINGS['tokens'].variable}?"
+    of_clients = (OF_CLIENTS[0], *names_of_variable(OF_CLIENTS[1], is_secret=True))
+    for name, meant in zip(of_clients[1:], names_of_variable(SETTINGS["tokens"].variable, is_secret=True), strict=True):
+        if not config.tokens and config.environ.get(name):
+            yield f"{name} is for commands, and no tokens are set; did you mean {meant}?"
     infos = list(infos)
     yield from _shared_keys(config, infos)
     variables = [(setting.variable, setting.is_secret) for setting in SETTINGS.values()]
@@ -48,7 +50,7 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Itera
     unknown = tuple(f"{PREFIX}{name}_".upper() for name in others)
     known = [each for name, is_secret in variables for each in names_of_variable(name, is_secret=is_secret)]
     for name, value in sorted(config.environ.items()):
-        if name.startswith(unknown) or name in (*known, *OF_CLIENTS) or is_of_a_service(name, value):
+        if name.startswith(unknown) or name in (*known, *of_clients) or is_of_a_service(name, value):
             continue
         if name.startswith(PREFIX):
             if name in FLAGS_ONLY:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
+from relay.core.counted import counted
 from relay.core.model import Instrument
 
 Standing = Literal["trading", "paused", "gone", "unknown"]
@@ -75,7 +76,7 @@ class Listing:
             return f"{len(self._absent)} of {len(self.instruments)} symbols are missing"
         if not any(one.status == "trading" for one in answer.values()):
             return "none of its symbols is trading"
-        return f"{len(self._paused)} symbols stopped trading" if self._paused else ""
+        return f"{counted(len(self._paused), 'symbol')} stopped trading" if self._paused else ""
 
     def _lacks(self, answer: Mapping[str, Instrument]) -> str:
         """Say what shows that this is not the whole list, empty if nothing does."""

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from relay.core.counted import counted
 from relay.plugins.loop_guard import RelayLoop, new_loop
 from relay.telemetry.events import event
 from relay.telemetry.loop_monitor import place_of
@@ -72,9 +73,8 @@ def without_stragglers(end_s: float = END_S) -> Iterator[None]:
                 traceback.print_exc()
             places = ", ".join(_place(thread) for thread in left[:_NAMED])
             log.error(
-                "%d thread%s of a plugin did not end: %s%s; the relay ends without waiting",
-                len(left),
-                "" if len(left) == 1 else "s",
+                "%s of a plugin did not end: %s%s; the relay ends without waiting",
+                counted(len(left), "thread"),
                 places,
                 " and others" if len(left) > _NAMED else "",
                 extra=event("threads_left", count=len(left)),

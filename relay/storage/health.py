@@ -2,6 +2,7 @@
 
 import logging
 
+from relay.core.counted import counted
 from relay.storage.write_queue import WriteQueue
 from relay.telemetry.events import event
 
@@ -34,11 +35,12 @@ class Problems:
         if self.first != before:
             what = "be used" if doing == "file" else doing
             about = event("store_failed", doing=doing, reason=reason, waiting=self._queue.candles)
-            log.error("store cannot %s: %s; %d candles wait", what, reason, self._queue.candles, extra=about)
+            waiting = counted(self._queue.candles, "candle")
+            log.error("store cannot %s: %s; %s waiting", what, reason, waiting, extra=about)
 
     def clear(self, doing: str) -> None:
         """Take down that something was done."""
         if self._reasons.pop(doing, None) is not None and not self._reasons:
             waiting, dropped = self._queue.candles, self._queue.dropped
             about = event("store_recovered", waiting=waiting, dropped=dropped)
-            log.warning("store works again; %d candles wait, %d were dropped", waiting, dropped, extra=about)
+            log.warning("store works again; %s waiting, %d dropped", counted(waiting, "candle"), dropped, extra=about)

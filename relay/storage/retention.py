@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from relay.config.parsers import Period
 from relay.core.clock import Clock
+from relay.core.counted import counted
 from relay.core.errors import StoreError
 from relay.storage.chunks import window_s
 from relay.storage.store import Store
@@ -63,7 +64,9 @@ class Retention:
         if self.deleted > before:
             count = self.deleted - before
             log.info(
-                "deleted %d candles that are older than retention allows", count, extra=event("trimmed", candles=count)
+                "deleted %s, older than retention allows",
+                counted(count, "candle"),
+                extra=event("trimmed", candles=count),
             )
 
     async def _sweep_forever(self) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections import Counter, deque
 from contextlib import suppress
 
+from relay.core.counted import counted
 from relay.core.errors import StoreError
 from relay.storage.chunks import window_s
 from relay.storage.database import Database
@@ -81,7 +82,8 @@ class StoreWriter:
         if self._queue.candles:
             about = event("store_unwritten", candles=self._queue.candles)
             reason = self._database.problems.first or "stopped"
-            log.error("store closed with %d candles unwritten: %s", self._queue.candles, reason, extra=about)
+            unwritten = counted(self._queue.candles, "candle")
+            log.error("store closed with %s unwritten: %s", unwritten, reason, extra=about)
 
     def _answer_waiters(self, number: int, error: StoreError | None = None) -> None:
         while self._waiters and self._waiters[0][0] <= number:

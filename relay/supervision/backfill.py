@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core.clock import Clock
+from relay.core.counted import counted
 from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError, UnknownSymbol, log_text
 from relay.core.intervals import first_open_after, length_s, next_open
 from relay.core.model import Candle, PriceUpdate, StreamKey, parted
@@ -218,7 +219,7 @@ class Backfill:
             self._tell(supervised, series.fill(closed, until, forming, (*lost, *doubtful)), reason)
             self.fetched += 1
             if series.backfilled > backfilled:
-                supervised.note(f"backfilled {series.backfilled - backfilled} candles")
+                supervised.note(f"backfilled {counted(series.backfilled - backfilled, 'candle')}")
         self.longest_s = max(self.longest_s, clock.monotonic() - started)
         supervised.caught_up()
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from relay.core.backoff import RetryBackoff
 from relay.core.clock import Clock
+from relay.core.counted import counted
 from relay.core.errors import AuthenticationFailed, Flooded, RateLimited, log_text
 from relay.core.model import StreamKey
 from relay.plugins.provider import Provider
@@ -197,11 +198,10 @@ class FeedSlot:
         )
         self._feeds.append(feed)
         log.info(
-            "feed %s %d opens for %d stream%s",
+            "feed %s %d opens for %s",
             self._provider.name,
             feed.number,
-            len(self._supervised),
-            "" if len(self._supervised) == 1 else "s",
+            counted(len(self._supervised), "stream"),
             extra=self._about("feed_opened", feed, streams=len(self._supervised)),
         )
         return feed

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from relay.core.counted import counted
 from relay.core.model import Candle, StreamKey
 from relay.testing.check_run import CheckRun
 from relay.testing.findings import FaultName, candle_text, fault_of_candle, utc
@@ -38,7 +39,7 @@ async def ask(run: CheckRun, key: StreamKey, start: int | None, end: int, limit:
     if any(a > b for a, b in pairwise(times)):
         run.blame(FaultName.NOT_IN_ORDER, f"{asked} is not in order of time, oldest first", "", times_of(candles))
     if len(given) > limit:
-        run.blame(FaultName.IGNORES_LIMIT, f"{asked} returned {len(given)} candles, more than the limit")
+        run.blame(FaultName.IGNORES_LIMIT, f"{asked} returned {counted(len(given), 'candle')}, more than the limit")
     range_is = "which is outside: start ≤ open time < end"
     if times and max(times) >= end:
         run.blame(FaultName.INCLUDES_END, f"{asked} returned {max(times)} ({utc(max(times))}), {range_is}")

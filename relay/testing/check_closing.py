@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
+from relay.core.counted import counted
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, is_unreadable
 from relay.testing.asked_history import ask
@@ -156,7 +157,7 @@ async def _differences(run: CheckRun, feed: WatchedFeed, key: StreamKey) -> list
         note(
             Finding(
                 FaultName.MISSES_CANDLES,
-                f"history has {len(missed)} candles of {key} that the stream left out",
+                f"history has {counted(len(missed), 'candle')} of {key} that the stream left out",
                 "each candle of the venue is yielded",
                 candle_text(known[missed[0]]),
             )

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from relay.core.counted import counted
 from relay.core.errors import ProviderError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
@@ -47,7 +48,7 @@ async def check_history(run: CheckRun) -> None:
                 FaultName.WRONG_RANGE,
                 f"{called(key, start, end, limit)} returned the open times {times_of(found)}, not {times_of(wanted)}: "
                 f"{meaning}",
-                f"{len(wanted)} candles" + (f", the first of {utc(wanted[0].time)}" if wanted else ""),
+                counted(len(wanted), "candle") + (f", the first of {utc(wanted[0].time)}" if wanted else ""),
             )
         elif found != wanted:
             differing = next(pair for pair in zip(found, wanted, strict=True) if pair[0] != pair[1])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from relay.core.counted import counted
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle
 from relay.testing.asked_history import ask, called, in_order
@@ -26,7 +27,7 @@ async def check_pages(run: CheckRun) -> None:
     closed_until = int(provider.clock.now() - provider.info.close_grace_s) - length_s(key.interval)
     back = await ask(run, key, None, closed_until, limit)
     if len(back) < 2:
-        run.leave_out("pages", f"relay_candles has {len(back)} candles of {key} before {utc(closed_until)}")
+        run.leave_out("pages", f"relay_candles has {counted(len(back), 'candle')} of {key} before {utc(closed_until)}")
         return
     back = in_order(back)
     await _check_begin(run, back, limit)
@@ -62,7 +63,7 @@ async def _check_begin(run: CheckRun, back: Sequence[Candle], limit: int) -> Non
     if earlier:
         run.blame(
             FaultName.STOPS_SHORT,
-            f"{called(run.key, None, back[-1].time + 1, limit)} returned {len(back)} candles, from "
+            f"{called(run.key, None, back[-1].time + 1, limit)} returned {counted(len(back), 'candle')}, from "
             f"{utc(back[0].time)} on, although there are earlier ones",
             "less than `limit` only if there are no more in the range",
             candle_text(earlier[-1]),

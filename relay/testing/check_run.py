@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from relay.core.counted import counted
 from relay.core.intervals import length_s
 from relay.core.model import Candle, Instrument, PriceUpdate, StreamKey
 from relay.core.secret import Secret
@@ -189,7 +190,7 @@ class CheckRun:
             if next(turns, None) is None:
                 self.blame(
                     FaultName.LEFTOVERS,
-                    f"{name}: left {len(held)} connections open; use `async with` for answers and sockets",
+                    f"{name}: left {counted(len(held), 'connection')} open; use `async with` for answers and sockets",
                 )
                 break
             await asyncio.sleep(0.01)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from relay.core.counted import counted
 from relay.core.errors import ProviderError
 from relay.core.model import Candle, StreamKey
 from relay.testing import check_closing
@@ -115,7 +116,7 @@ def _judge(run: CheckRun, feed: WatchedFeed) -> None:
     for fault in feed.faults:
         run.take(fault)
     if feed.skipped:
-        said = f"relay_stream skipped {len(feed.skipped)} messages, the first: {feed.skipped[0]}"
+        said = f"relay_stream skipped {counted(len(feed.skipped), 'message')}, the first: {feed.skipped[0]}"
         run.blame(FaultName.SKIPS_MESSAGES, said)
     run.texts += [*feed.skipped, *feed.closing, *feed.rejected.values(), *feed.paused.values()]
     run.texts += map(str, feed.lost.values())

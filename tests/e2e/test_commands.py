@@ -5,6 +5,7 @@ import pty
 import re
 import signal
 import sys
+from pathlib import Path
 from typing import cast
 
 import click
@@ -39,7 +40,7 @@ PROGRAM = (
 
 
 async def run(relay: StandInRelay, *words: str, **environment: str | None) -> Result:
-    clean: dict[str, str | None] = {"RELAY_TOKEN": None, "RELAY_URL": relay.url}
+    clean: dict[str, str | None] = {"RELAY_TOKEN": None, "RELAY_TOKEN_FILE": None, "RELAY_URL": relay.url}
     return await asyncio.to_thread(CliRunner().invoke, GROUP, words, env=clean | environment)
 
 
@@ -258,9 +259,23 @@ async def test_missing_token_says_how_to_give_it(relay: StandInRelay, words: lis
     relay.token = "s3cret"
     result = await run(relay, *words)
     assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
-    assert "--token or RELAY_TOKEN" in result.stderr
+    assert "--token, RELAY_TOKEN or RELAY_TOKEN_FILE" in result.stderr
     assert (await run(relay, "symbols", RELAY_TOKEN="s3cret")).exit_code == 0
     assert (await run(relay, "symbols", "--token", "s3cret")).exit_code == 0
+
+
+async def test_token_may_be_in_a_file(relay: StandInRelay, tmp_path: Path) -> None:
+    relay.token = "s3cret"
+    (tmp_path / "token").write_bytes(b"\xef\xbb\xbfs3cret\r\n")
+    file = str(tmp_path / "token")
+    assert (await run(relay, "symbols", RELAY_TOKEN_FILE=file)).exit_code == 0
+    # Whoever gives a flag means it.
+    assert (await run(relay, "symbols", "--token", "wrong", RELAY_TOKEN_FILE=file)).exit_code == 1
+    assert (await run(relay, "symbols", "--token", "s3cret", RELAY_TOKEN_FILE=str(tmp_path))).exit_code == 0
+    both = await run(relay, "symbols", RELAY_TOKEN="s3cret", RELAY_TOKEN_FILE=file)
+    assert (both.exit_code, "RELAY_TOKEN and RELAY_TOKEN_FILE are both set" in both.stderr) == (2, True)
+    folder = await run(relay, "symbols", RELAY_TOKEN_FILE=str(tmp_path))
+    assert (folder.exit_code, f"RELAY_TOKEN_FILE: cannot read {tmp_path}: Is a directory" in folder.stderr) == (2, True)
 
 
 async def test_reader_that_leaves_ends_tail_quietly(relay: StandInRelay) -> None:

@@ -177,9 +177,11 @@ async def test_store_goes_on_with_a_new_file_and_claims_nothing_of_the_old_one(
         await assert_honest(store, path)
         assert kept(path) == (minutes(9), [Span(540, 541)])
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert said[0] in {f"store cannot be used: the file was {what}; 0 candles wait" for what in ("deleted", "replaced")}
+    assert said[0] in {
+        f"store cannot be used: the file was {what}; 0 candles waiting" for what in ("deleted", "replaced")
+    }
     assert said[1:] == [
-        "store works again; 0 candles wait, 0 were dropped",
+        "store works again; 0 candles waiting, 0 dropped",
         "the store continues with the file that is there now",
     ]
 

@@ -591,7 +591,7 @@ async def test_spoilt_rows_are_counted(exchange: TwelveDataStandIn, plugin: Plug
     exchange.faults.answer_rest(200, '{"values":[{},{"datetime":"x"}],"status":"ok"}')
     feed = plugin.feed("EUR/USD@1m")
     await feed.run(20)
-    assert feed.skipped == ["EUR/USD@1m: 2 rows were invalid"]
+    assert feed.skipped == ["EUR/USD@1m: invalid rows: 2"]
 
 
 def time_series(*rows: tuple[str, str | None], symbol: str = "EUR/USD") -> str:

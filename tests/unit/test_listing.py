@@ -68,7 +68,7 @@ def test_what_is_paused_keeps_its_place_and_is_asked_about_soon() -> None:
     listed = listing(*many(20))
     listed.take([*those(*many(19)), *those("T019", status="paused")], 10.0)
     assert listed.standing("T019") == "paused"
-    assert listed.doubt == "1 symbols stopped trading"
+    assert listed.doubt == "1 symbol stopped trading"
     listed.take(those(*many(20)), 20.0)
     assert (listed.standing("T019"), listed.doubt) == ("trading", "")
 

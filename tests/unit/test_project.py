@@ -64,7 +64,7 @@ def test_a_link_that_leads_nowhere_is_noticed(tmp_path: Path) -> None:
 
 
 def named_and_gone(path: Path) -> list[str]:
-    """Return the files and folders of the repository that a document names in its inline code and that are not there."""
+    """Return the files and folders of the repository that the inline code of a document names and that are gone."""
     names = re.findall(r"`((?:relay|tests|providers)/[\w./@-]+)`", path.read_text(encoding="utf-8"))
     return [name for name in names if not (ROOT / name).exists()]
 

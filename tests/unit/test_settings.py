@@ -341,6 +341,7 @@ def test_likely_mistakes_name_the_variable_and_what_may_be_meant_but_no_value(tm
         "RELAY_INSECURE": "opensesame",
         "RELAY_URL": "http://127.0.0.1:8000",
         "RELAY_TOKEN": "opensesame-opensesame",
+        "RELAY_TOKEN_FILE": "alice",
         "RELAY_BINANCE_REST_URL": "http://a",
         "OTHER_PROT": "opensesame",
         "RELAY_TOKENS": "opensesame",
@@ -357,8 +358,9 @@ def test_likely_mistakes_name_the_variable_and_what_may_be_meant_but_no_value(tm
 
 
 def test_a_token_for_commands_where_a_relay_has_none_is_a_likely_mistake(tmp_path: Path) -> None:
-    said = "RELAY_TOKEN is for commands, and no tokens are set; did you mean RELAY_TOKENS?"
-    assert mistakes_of(config_of("", tmp_path, {"RELAY_TOKEN": "opensesame"})) == [said]
+    said = "RELAY_TOKEN{0} is for commands, and no tokens are set; did you mean RELAY_TOKENS{0}?"
+    assert mistakes_of(config_of("", tmp_path, {"RELAY_TOKEN": "opensesame"})) == [said.format("")]
+    assert mistakes_of(config_of("", tmp_path, {"RELAY_TOKEN_FILE": "alice"})) == [said.format("_FILE")]
 
 
 def test_relay_toml_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
