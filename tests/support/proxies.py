@@ -21,7 +21,7 @@ from tests.support.authority import Authority
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.running_relay import PREFIX, Answer, Running, WsClient, end_process
 
-GUIDE = Path(__file__).parents[2] / "relay" / "README.md"
+GUIDE = Path(__file__).parents[2] / "relay" / "server" / "README.md"
 HOST, RELAY = "charts.example.org", "127.0.0.1:8000"
 
 Change = Callable[[str], str]
