@@ -69,8 +69,9 @@ def build(folder: Path) -> Path:
             arguments += ["--collect-submodules", package]
         for package in WITH_DATA:
             arguments += ["--collect-data", package]
-        # What `relay licenses` reads, of all packages that the relay needs.
-        arguments += ["--recursive-copy-metadata", "market-relay"]
+        # What `relay licenses` reads, of all packages that the relay needs; extras are not followed.
+        for package in ("market-relay", "nats-py"):
+            arguments += ["--recursive-copy-metadata", package]
         # Data too, although it ends in .py.
         arguments += ["--add-data", f"{TEMPLATE}:relay/plugins/{TEMPLATE.name}"]
         for module in ("PyInstaller", "setuptools", *LEFT_OUT):

@@ -12,7 +12,9 @@ NAME = "market-relay"
 PLUGINS = "relay.providers"
 """The entry points of providers that were installed beside it."""
 
-_OPTIONAL = re.compile(r"""\bextra\s*==""")
+_OPTIONAL = re.compile(r"""\bextra\s*==\s*["']([\w.-]+)""")
+_WHILE_IT_RUNS = {"cluster"}
+"""Extras of the relay that a running one uses; the others are for those who build and test it."""
 _WORD = re.compile(r"[A-Za-z0-9._-]+")
 _CLASSIFIER = "License :: OSI Approved :: "
 _LONGEST = 60
@@ -30,7 +32,10 @@ class Component(NamedTuple):
 
 
 def components() -> list[Component]:
-    """Return the relay, plugins that are installed, and what these need, by name; then what Python itself brings."""
+    """Return the relay, plugins that are installed, and what these need, by name; then what Python itself brings.
+
+    What only an extra of the relay needs is among them where it is installed, if a running relay uses it.
+    """
     found: dict[str, metadata.Distribution] = {}
     wanted = [NAME, *(point.dist.name for point in metadata.entry_points(group=PLUGINS) if point.dist)]
     while wanted:
@@ -40,7 +45,7 @@ def components() -> list[Component]:
         try:
             found[name] = metadata.distribution(name)
         except metadata.PackageNotFoundError:
-            continue  # It is for another system or another Python.
+            continue  # It is for another system, another Python or an extra.
         wanted += _needs(found[name])
     packages = sorted(map(_component, found.values()), key=lambda one: one.name.lower())
     return [*packages, *_of_python()]
@@ -59,7 +64,9 @@ def _key(name: str) -> str:
 
 def _needs(found: metadata.Distribution) -> Iterator[str]:
     for requirement in found.requires or ():
-        if not _OPTIONAL.search(requirement) and (word := _WORD.match(requirement)):
+        extra = _OPTIONAL.search(requirement)
+        is_needed = extra is None or (_key(found.name) == NAME and extra[1] in _WHILE_IT_RUNS)
+        if is_needed and (word := _WORD.match(requirement)):
             yield word[0]
 
 

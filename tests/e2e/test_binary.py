@@ -178,7 +178,7 @@ async def test_binary_does_the_main_job_without_python(relay: Binary) -> None:
 async def test_binary_says_what_it_consists_of(relay: Binary) -> None:
     listed = (await relay.run("licenses")).splitlines()
     names = {line.split()[0] for line in listed}
-    assert {"market-relay", "aiohttp", "multidict", "Python", "OpenSSL"} <= names
+    assert {"market-relay", "aiohttp", "multidict", "nats-py", "Python", "OpenSSL"} <= names
     assert not {"pyinstaller", "pip", "pytest"} & names
     assert "Permission is hereby granted" in await relay.run("licenses", "--texts")
 

@@ -113,6 +113,9 @@ def test_bill_of_materials_lists_python_packages_and_those_of_debian(image: Imag
     assert found["metadata"]["component"]["purl"] == f"pkg:pypi/market-relay@{VERSION}"
     assert {"pkg:pypi/aiohttp", "pkg:pypi/orjson", "pkg:deb/debian/libssl3", "pkg:generic/python"} <= urls
     assert not {"pkg:pypi/pip", "pkg:pypi/pytest"} & urls
+    # Nothing that was installed is left out of it.
+    python = {url for url in urls if url.startswith("pkg:pypi/")}
+    assert {f"pkg:pypi/{name}" for name in image.python_packages()} == python | {"pkg:pypi/market-relay"}
 
 
 def test_it_trusts_the_certificates_that_debian_trusts(image: Image, tmp_path: Path, user: int) -> None:

@@ -88,6 +88,11 @@ class Image(NamedTuple):
             found[about.st_ino] = about.st_blocks * 512 if path.is_dir() else about.st_size
         return sum(found.values())
 
+    def python_packages(self) -> set[str]:
+        """Return the names of all Python packages that are installed in it."""
+        found = self.tree.glob("opt/relay/lib/python3*/site-packages/*.dist-info")
+        return {path.name.partition("-")[0].replace("_", "-").lower() for path in found}
+
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         """Return the variables of a container."""
         own: dict[str, str] = dict(pair.split("=", 1) for pair in self.config["Env"])

@@ -59,6 +59,18 @@ def test_the_relay_and_all_that_it_needs_are_listed_and_nothing_of_its_tests() -
     assert [one.name for one in found.values() if not one.is_package] == ["Python", "OpenSSL", "SQLite"]
 
 
+def test_what_a_running_relay_uses_of_its_extras_is_listed_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = [f'{one}; extra == "cluster"' for one in (*map(str, needed("cluster")[-1:]), "not-installed")]
+    folder = tmp_path / "market_relay-9.dist-info"
+    folder.mkdir()
+    lines = ["Metadata-Version: 2.1", "Name: market-relay", "Version: 9", 'Requires-Dist: pytest; extra == "test"']
+    (folder / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {one}" for one in cluster), ""]))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [one.name for one in components() if one.is_package] == ["market-relay", "nats-py"]
+
+
 def test_command_prints_them_with_texts_or_as_json() -> None:
     said = CliRunner().invoke(main, ["licenses", "--texts"]).output
     assert re.search(r"^aiohttp +\d[\d.]+ +Apache-2\.0", said, re.MULTILINE)
