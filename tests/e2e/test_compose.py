@@ -1,12 +1,16 @@
 """The compose files: understood by their schema and by Prometheus, with mounts, variables and words that exist."""
 
+import asyncio
+import contextlib
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiohttp
 import click
 import pytest
 import yaml
@@ -17,6 +21,9 @@ from relay.config.environment import names_of_variable
 from relay.config.provider_settings import setting_variables
 from relay.config.settings import SETTINGS, Config
 from relay.plugins.loader import PluginHost
+from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.loopback_server import free_port
+from tests.support.running_relay import Running
 from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +47,11 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
+def relays() -> dict[str, dict[str, Any]]:
+    """Return the services of all files that are relays."""
+    return {name: service for name, service in services().items() if service["image"] == "market-relay"}
+
+
 def mounted() -> dict[str, Path]:
     """Return the files of the repository that containers get, by their place there."""
     found = {}
@@ -59,11 +71,13 @@ def test_schema_of_compose_accepts_it(path: Path) -> None:
 
 
 def test_what_is_mounted_or_built_is_there() -> None:
-    assert len(mounted()) == 6
+    assert len(mounted()) == 7
     assert [path for path in mounted().values() if not path.is_file()] == []
-    build = services()["relay"]["build"]
-    assert (FOLDER / build["context"]).resolve() == ROOT
-    assert (ROOT / build["dockerfile"]).is_file()
+    assert [*relays()] == ["relay-a", "relay-b", "relay-c", "relay"]
+    for relay in relays().values():
+        build = relay["build"]
+        assert (FOLDER / build["context"]).resolve() == ROOT
+        assert (ROOT / build["dockerfile"]).is_file()
 
 
 def test_every_variable_of_the_relay_is_a_setting() -> None:
@@ -74,9 +88,12 @@ def test_every_variable_of_the_relay_is_a_setting() -> None:
         for setting in loaded.info.settings:
             for name in setting_variables(Config(), loaded.info, setting):
                 known.update(names_of_variable(name, is_secret=setting.is_secret))
-    given = services()["relay"]["environment"]
-    assert {*given} <= known
-    assert all(SETTINGS[name[6:].lower()].parse(value) for name, value in given.items() if not name.endswith("_FILE"))
+    for relay in relays().values():
+        given = relay["environment"]
+        assert {*given} <= known
+        plain = {name[6:].lower(): value for name, value in given.items() if not name.endswith("_FILE")}
+        assert all(SETTINGS[name].parse(value) for name, value in plain.items())
+    given = relays()["relay"]["environment"]
     secrets = read("compose.secrets.yaml")["secrets"]
     files = [value for name, value in given.items() if name.endswith("_FILE")]
     assert files == [f"/run/secrets/{one}" for one in secrets]
@@ -85,15 +102,16 @@ def test_every_variable_of_the_relay_is_a_setting() -> None:
 def test_the_relay_takes_the_words_it_is_given() -> None:
     group = main.make_context("relay", ["serve"], resilient_parsing=True)
     for path in FILES:
-        words = read(path.name)["services"].get("relay", {}).get("command")
-        if words is not None:
+        found = read(path.name)["services"].items()
+        for words in [each["command"] for name, each in found if name in relays() and "command" in each]:
             command = main.get_command(group, words[0])
             assert isinstance(command, click.Command)
             command.make_context("serve", words[1:], parent=group)
 
 
-def test_the_relay_is_locked_up_and_has_time_to_stop() -> None:
-    relay = services()["relay"]
+@pytest.mark.parametrize("name", [*relays()])
+def test_a_relay_is_locked_up_and_has_time_to_stop(name: str) -> None:
+    relay = services()[name]
     assert relay["read_only"]
     assert (relay["cap_drop"], relay["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
     # As long as the process itself takes at most.
@@ -102,7 +120,7 @@ def test_the_relay_is_locked_up_and_has_time_to_stop() -> None:
 
 def test_nothing_is_open_to_other_machines() -> None:
     ports = [port for service in services().values() for port in service.get("ports", ())]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -121,6 +139,51 @@ def test_prometheus_understands_its_configuration_and_asks_the_relay(
     assert job["static_configs"] == [{"targets": ["relay:8000"]}]
     # The alert about a relay that is down finds it by this name.
     assert re.fullmatch(".*relay.*", job["job_name"])
+
+
+def test_relays_of_a_cluster_have_names_and_databases_of_their_own_and_one_nats() -> None:
+    clustered = {name: one for name, one in relays().items() if "RELAY_CLUSTER_NATS" in one["environment"]}
+    assert len(clustered) == 3
+    assert len({one["environment"]["RELAY_CLUSTER_NODE"] for one in clustered.values()}) == 3
+    assert len({one["volumes"][0] for one in clustered.values()}) == 3
+    (address,) = {one["environment"]["RELAY_CLUSTER_NATS"] for one in clustered.values()}
+    nats = services()[urlsplit(address).hostname or ""]
+    assert "-js" in nats["command"]
+    # Nobody but the relays reaches it.
+    assert nats["networks"] == ["bus"]
+    assert read("compose.cluster.yaml")["networks"]["bus"] == {"internal": True}
+    assert [name for name, one in services().items() if "bus" in one.get("networks", ())] == [*clustered, "nats"]
+
+
+async def test_balancer_of_the_cluster_passes_over_a_relay_that_is_gone(
+    request: pytest.FixtureRequest, tmp_path: Path, relay: Running
+) -> None:
+    caddy = tool("caddy", "caddy", request.config)
+    text = (FOLDER / "Caddyfile").read_text(encoding="utf-8")
+    names = re.findall(r"relay-\w+(?=:8000)", text)
+    assert names == [name for name in relays() if name != "relay"]
+    port = free_port()
+    text = text.replace("\n:8000 {", f"\nhttp://127.0.0.1:{port} {{")
+    for name, place in zip(names, ("127.0.0.1:9", relay.url.removeprefix("http://"), "127.0.0.1:9"), strict=True):
+        text = text.replace(f"{name}:8000", place)
+    (tmp_path / "Caddyfile").write_text(text)
+    command = [caddy, "run", "--adapter", "caddyfile", "--config", str(tmp_path / "Caddyfile")]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        async with aiohttp.ClientSession() as session:
+            status = 0
+            async with asyncio.timeout(LONGEST_WAIT_S):
+                while status != 200:
+                    with contextlib.suppress(aiohttp.ClientError):  # it may not have started yet
+                        async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
+                            status = answer.status
+                    await asyncio.sleep(0.1)
+            async with session.ws_connect(f"http://127.0.0.1:{port}/api/v1/market-data/ws") as socket:
+                await socket.send_json({"action": "subscribe", "streams": ["BTCUSDT@1m"]})
+                assert (await socket.receive_json())["type"] != "error"
+    finally:
+        process.kill()
+        await process.wait()
 
 
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:
