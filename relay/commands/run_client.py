@@ -38,21 +38,22 @@ def _check_url(context: click.Context, option: click.Parameter, value: str) -> s
 
 
 def _check_token(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    where = "--token"
     if option.name is None or context.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
         try:
             given = given_variable(os.environ, OF_CLIENTS[1], is_secret=True)
         except ConfigError as error:
             raise click.UsageError(str(error), context) from None
-        value = None if given is None else given[0]
+        value, where = ("", "") if given is None else given
     if not value:
         return None
     # The value itself stays out of the messages.
     try:
         value = clean_secret(value)
     except ValueError as fault:
-        raise click.BadParameter(f"the token {fault}") from None
+        raise click.UsageError(f"{where}: the token {fault}", context) from None
     if not value.isascii() or not value.isprintable() or " " in value:
-        raise click.BadParameter("a token is one word of printable ASCII characters")
+        raise click.UsageError(f"{where}: a token is one word of printable ASCII characters", context)
     return value
 
 

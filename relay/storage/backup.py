@@ -28,6 +28,8 @@ def back_up(name: str, target: str) -> Backup:
     with one sentence that names the file and says what to do, and leaves nothing behind then.
     """
     path = Path(target)
+    if path.is_dir():
+        raise StoreError(f"backup {target}: it is a folder; name a file in it")
     if path.exists():
         raise StoreError(f"backup {target}: the file exists; name another one, or delete it first")
     part = Path(f"{target}{_PART}")

@@ -110,6 +110,11 @@ def test_a_folder_that_is_not_there_is_named(path: Path, tmp_path: Path) -> None
         back_up(str(path), str(tmp_path / "none" / "copy.db"))
 
 
+def test_a_folder_is_no_file_to_delete(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="it is a folder; name a file in it"):
+        back_up(str(path), str(tmp_path))
+
+
 def test_a_full_disk_leaves_nothing_behind(path: Path, tiny_disk: Path) -> None:
     with pytest.raises(StoreError, match=r"copy.db: the disk is full; name a file on another disk"):
         back_up(str(path), str(tiny_disk / "copy.db"))

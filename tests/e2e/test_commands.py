@@ -274,6 +274,10 @@ async def test_token_may_be_in_a_file(relay: StandInRelay, tmp_path: Path) -> No
     assert (await run(relay, "symbols", "--token", "s3cret", RELAY_TOKEN_FILE=str(tmp_path))).exit_code == 0
     both = await run(relay, "symbols", RELAY_TOKEN="s3cret", RELAY_TOKEN_FILE=file)
     assert (both.exit_code, "RELAY_TOKEN and RELAY_TOKEN_FILE are both set" in both.stderr) == (2, True)
+    # As `relay token > FILE` writes it: the token, and its hash below.
+    (tmp_path / "two").write_text("s3cret\nsha256:00\n")
+    two = await run(relay, "symbols", RELAY_TOKEN_FILE=str(tmp_path / "two"))
+    assert (two.exit_code, "RELAY_TOKEN_FILE: the token holds a line end" in two.stderr) == (2, True)
     folder = await run(relay, "symbols", RELAY_TOKEN_FILE=str(tmp_path))
     assert (folder.exit_code, f"RELAY_TOKEN_FILE: cannot read {tmp_path}: Is a directory" in folder.stderr) == (2, True)
 
