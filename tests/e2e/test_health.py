@@ -57,3 +57,15 @@ async def test_nobody_there_is_one_line() -> None:
         port = closed.getsockname()[1]
     found = await health(RELAY_PORT=str(port))
     assert (found.exit_code, found.output) == (1, f"Error: http://127.0.0.1:{port}: no answer (Connection refused)\n")
+
+
+@pytest.mark.real_time  # The command runs in a thread.
+async def test_it_takes_an_address_as_other_commands_do(full_disk: web.Application) -> None:
+    async with loopback_server(full_disk) as host:
+        assert (await health(RELAY_URL=host)).exit_code == 0
+    for url, said in (
+        ("ftp://x", "is not an address such as http://"),
+        ("http://a:1,http://b:1", "has several addresses; a health check asks one relay"),
+    ):
+        found = await health(RELAY_URL=url)
+        assert (found.exit_code, said in found.output) == (2, True), found.output
