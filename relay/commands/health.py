@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import ssl
 from contextlib import closing
 from typing import Any
@@ -11,8 +12,8 @@ import click
 
 from relay.commands.config_options import CONFIG_HELP, exit_on_relay_error
 from relay.commands.formatting import printable
-from relay.config.environment import OF_CLIENTS
-from relay.config.settings import Config, load_config
+from relay.config.environment import OF_CLIENTS, names_of_variable
+from relay.config.settings import SETTINGS, Config, load_config
 
 TIMEOUT_S = 4.0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -53,10 +54,21 @@ def command(url: str | None, file: str | None, ready: bool) -> None:
     relay health --ready --url http://127.0.0.1:9000
     """
     with exit_on_relay_error():
-        place = urlsplit(url or _address(load_config({"insecure": True}, file=file)))
+        place = urlsplit(url or _address(load_config({"insecure": True}, file=file, environ=_without_secrets())))
     if fault := _fault(place, "/readyz" if ready else "/healthz"):
         raise click.ClickException(printable(f"{place.geturl()}: {fault}"))
     click.echo("ready" if ready else "healthy")
+
+
+def _without_secrets() -> dict[str, str]:
+    """Return the environment without secrets: a file of one that is being changed makes no running relay unhealthy."""
+    secrets = {
+        name
+        for setting in SETTINGS.values()
+        if setting.is_secret
+        for name in names_of_variable(setting.variable, is_secret=True)
+    }
+    return {name: value for name, value in os.environ.items() if name not in secrets}
 
 
 def _address(config: Config) -> str:

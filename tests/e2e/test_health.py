@@ -69,3 +69,10 @@ async def test_it_takes_an_address_as_other_commands_do(full_disk: web.Applicati
     ):
         found = await health(RELAY_URL=url)
         assert (found.exit_code, said in found.output) == (2, True), found.output
+
+
+@pytest.mark.real_time  # The command runs in a thread.
+async def test_a_secret_that_is_being_changed_makes_no_relay_unhealthy(relay: Running) -> None:
+    port = relay.url.rpartition(":")[2]
+    found = await health(RELAY_HOST="127.0.0.1", RELAY_PORT=port, RELAY_TOKENS_FILE="/gone/tokens")
+    assert (found.exit_code, found.output) == (0, "healthy\n")
