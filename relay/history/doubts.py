@@ -25,6 +25,8 @@ EMPTY_PAUSES_S = (30.0, 300.0, 1800.0)
 """The same for a span without a row; it is believed to be empty when the answer after the last pause agrees."""
 MOST_HOLES = 4
 """An answer with more holes between its rows is of a market that is often quiet: it is looked at again as a whole."""
+_LONGEST_CLOSURE_S = 180 * 86_400
+"""No market is closed for so long between two sessions."""
 MOST_LEFT_OUT = 500
 """More candles than this before the first that is known, or after the last, are told as missing to nobody."""
 MOST_OF_STREAM = 1024
@@ -195,14 +197,14 @@ def holes_of(
     """Return where between and beside the rows of an answer a candle could be, ascending; `times` are ascending.
 
     Where there are too many holes between rows, they are not told one by one; what they span comes last. None lies
-    where the `market` is closed.
+    where the `market` is closed, but one that is longer than any closure is told as one: nothing was there yet, and to
+    divide decades by sessions would hold up everything else.
     """
     length, an_open = length_s(interval), times[0] if times else None
-    holes = [
-        Span(*part)
-        for hole in holes_beside(times, answered, interval)
-        for part in market.open_parts(*hole, length, an_open)
-    ]
+    holes: list[Span] = []
+    for hole in holes_beside(times, answered, interval):
+        is_divided = hole.end - hole.start <= _LONGEST_CLOSURE_S
+        holes += (Span(*part) for part in market.open_parts(*hole, length, an_open)) if is_divided else (hole,)
     between = [hole for hole in holes if times and times[0] < hole.start and hole.end <= times[-1]]
     if len(between) <= MOST_HOLES:
         return holes, None

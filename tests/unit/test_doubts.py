@@ -276,3 +276,18 @@ def test_where_the_market_is_closed_nothing_is_in_doubt() -> None:
     known = doubts.weigh(STREAM, whole, times, (), 0.0, market=market)
     assert [doubt.span for doubt in doubts.of(STREAM)] == [Span(4200, 4800)]
     assert known == [Span(0, 4200), Span(4800, 6 * 3600)]
+
+
+def test_decades_before_the_first_candle_are_not_divided_by_sessions() -> None:
+    day, asked = 86_400, []
+
+    def hours(moment: int) -> OpenHours:
+        asked.append(moment)
+        opens = moment - moment % day + (0 if moment % day < day // 2 else day)
+        return OpenHours(opens, opens + day // 2)
+
+    first = 20_000 * day
+    holes, _ = holes_of([first, first + 60], Span(0, first + 120), "1m", TradingHours(hours))
+    assert holes == [Span(0, first)]
+    # In a turn of the loop, in which everything else waits.
+    assert len(asked) < 100
