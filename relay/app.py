@@ -29,6 +29,7 @@ from relay.plugins.loader import PluginHost
 from relay.plugins.loop_guard import RelayLoop
 from relay.plugins.provider import Provider
 from relay.plugins.provider_session import new_session
+from relay.protocol.positions import ToldRevision
 from relay.storage.documents import Documents
 from relay.storage.retention import Retention
 from relay.storage.store import Store
@@ -56,6 +57,7 @@ from relay.web.middleware import Middleware
 from relay.web.ops import metrics
 from relay.web.ops.status import StatusReport
 from relay.web.request_counts import RequestCounts
+from relay.web.sse import route as sse
 from relay.web.ws import route as ws
 from relay.web.ws.context import ConnectionContext
 
@@ -137,7 +139,15 @@ def build_app(
     idle_connections = IdleConnections(limits.first_request_s, HttpConnections(access))
     requests = RequestCounts()
     facades = chosen_facades(config.facades)
-    own = [*history_route.ROUTES, *rest.ROUTES, *ws.ROUTES, *metrics.ROUTES, *contracts.ROUTES, *pages.routes()]
+    own = [
+        *history_route.ROUTES,
+        *rest.ROUTES,
+        *ws.ROUTES,
+        *sse.ROUTES,
+        *metrics.ROUTES,
+        *contracts.ROUTES,
+        *pages.routes(),
+    ]
     middleware = Middleware(idle_connections, access, requests, facades.of, {route.path for route in own})
     app = web.Application(middlewares=[middleware.enter], client_max_size=64 * 1024)
     app[CONFIG] = config
@@ -343,6 +353,7 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
         limits=limits.slow_consumers,
         fanout=limits.fanout,
         intake=app[INTAKE],
+        revision=lambda: ToldRevision(history.revision, history.store_id),
     )
     history.calls.on_news = tell
     history.derived.edge_of = lambda source, key: live_of(app[HUB].streams.get((source.name, key)))

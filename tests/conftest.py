@@ -18,7 +18,7 @@ from tests.support.examples import load_examples
 from tests.support.lost_workers import LostWorkers
 from tests.support.native_build import built_send_all
 from tests.support.process_pauses import PauselessClock
-from tests.support.running_relay import Running, WsClient, start_relay
+from tests.support.running_relay import Reader, Running, WsClient, start_relay
 from tests.support.sandbox import Sandbox
 
 StartRelay = Callable[..., Awaitable[Running]]
@@ -172,6 +172,19 @@ async def relay(relay_with: StartRelay) -> Running:
 async def client(relay: Running) -> WsClient:
     """A client of `relay` that has read the greeting."""
     return await relay.connect()
+
+
+@pytest.fixture(params=["websocket", "sse"])
+def over(request: pytest.FixtureRequest) -> str:
+    """What updates come over in this test, for `Running.reader`."""
+    over: str = request.param
+    return over
+
+
+@pytest.fixture
+async def reader(relay: Running, over: str) -> Reader:
+    """A client of `relay`, over each of what updates come over, for one request to subscribe."""
+    return await relay.reader(over)
 
 
 @pytest.fixture

@@ -154,14 +154,14 @@ class Config:
     max_clients: int = _setting(
         parsers.number(int, 1, 1_000_000),
         10_000,
-        "Maximum number of WebSocket clients.",
+        "Maximum number of clients for live updates, over WebSocket or as Server-Sent Events.",
         form=_NUMBER,
         is_reloaded=True,
     )
     max_clients_per_address: int = _setting(
         parsers.number(int, 1, 1_000_000),
         1_000,
-        "Maximum number of WebSocket clients from one address.",
+        "Maximum number of clients for live updates from one address.",
         form=_NUMBER,
         is_reloaded=True,
     )
@@ -207,7 +207,7 @@ class Config:
     max_history_rows_per_minute: int = _setting(
         parsers.number(int, 1, 1_000_000_000),
         1_000_000,
-        "Maximum number of past candles for one WebSocket client per minute.",
+        "Maximum number of past candles for one client for live updates per minute.",
         form=_NUMBER,
         is_reloaded=True,
     )

@@ -20,6 +20,7 @@ from relay.history.snapshot import SplicedPast, had_up_to, is_left_open, left_ou
 from relay.plugins.provider import Provider
 from relay.protocol import frames
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
+from relay.protocol.positions import tag_of
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import NO_FLOOR, Attachment, Stream, Subscriber
 from relay.telemetry.events import event
@@ -66,6 +67,12 @@ class JoiningClient:
         is_new = self.hub.subscribe(self.subscriber, stream, options, floor=floor, begin=begin, attachment=attachment)
         self.note("subscribes to", stream)
         self.begins.setdefault(stream, told_from)
+        if stream.told_to == NO_FLOOR:
+            last = stream.series.last
+            has_closed = last is not None and stream.series.last_is_closed
+            stream.told_to = told_from if has_closed else told_from - 1
+        if self.subscriber.resumed is not None:
+            self.subscriber.resumed = self.subscriber.resumed.without(tag_of(stream.provider, stream.key))
         return is_new
 
     def tell(self, sent: list[bytes]) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import orjson
@@ -26,6 +26,7 @@ from relay.protocol.server_messages import (
 )
 
 MESSAGE_BYTES = 4096
+PING_FRAME = b"\x89\x00"
 
 
 _HEAD = struct.Struct("!BBH")
@@ -51,11 +52,24 @@ def _framed(opcode: int, body: bytes) -> bytes:
 
 def deflate(frame: bytes) -> bytes:
     """Return a text frame as a compressed one (permessage-deflate, RFC 7692), readable without any earlier frame."""
-    return _framed(0xC1, deflated(_text(frame)))
+    return _framed(0xC1, deflated(text_of(frame)))
 
 
-def _text(frame: bytes) -> bytes:
+def text_of(frame: bytes) -> bytes:
+    """Return the message in a frame of the relay."""
     return frame[(2, 4, 10)[max(0, frame[1] - 125)] :]
+
+
+def parted(joined: bytes) -> Iterator[bytes]:
+    """Yield the frames of the relay that were joined."""
+    at = 0
+    while at < len(joined):
+        size, head = joined[at + 1], 2
+        if size > 125:
+            head = 4 if size == 126 else 10
+            size = int.from_bytes(joined[at + 2 : at + head])
+        yield joined[at : at + head + size]
+        at += head + size
 
 
 def close_frame(code: int, reason: str) -> bytes:
@@ -100,13 +114,13 @@ def price_update(symbol: str, interval: str, update: PriceUpdate, seq: int, revi
 
 def extended(update_frame: bytes, candle: Candle) -> bytes:
     """Return the frame of an update with what its candle carries beside prices and volume; null is not known."""
-    before, end, behind = _text(update_frame).partition(_CANDLE_END)
+    before, end, behind = text_of(update_frame).partition(_CANDLE_END)
     return frame(b"".join((before, b",", orjson.dumps(_extras(candle))[1:-1], end, behind)))
 
 
 def candle_of(update_frame: bytes) -> Candle:
     """Return the candle in the frame of an update, without what it may carry more."""
-    return Candle(**orjson.loads(_text(update_frame))["candle"])
+    return Candle(**orjson.loads(text_of(update_frame))["candle"])
 
 
 def snapshot(

@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.intake import Intake
-from relay.protocol import frames
+from relay.protocol import event_stream, frames
+from relay.protocol.positions import ToldRevision
+from relay.streams.event_positions import position_of
 from relay.streams.flush_schedule import FlushSchedule
 from relay.streams.group_write import SendAll, native_send_all, new_writer
 from relay.streams.groups import GATHER_LIMITS, GatherLimits, Groups
 from relay.streams.outbox import Transport
 from relay.streams.slow_consumers import SLOW_CONSUMER_LIMITS, SlowConsumerLimits, SlowConsumers
-from relay.streams.subscriptions import Channel, Group, Subscriber
+from relay.streams.subscriptions import Channel, Group, Subscriber, Wire
 from relay.telemetry.histogram import WRITE_BOUNDS_S, Histogram
 
 
@@ -38,6 +40,7 @@ class Fanout:
     """Delivers the frames of channels to their subscribers. Never waits, and no method can be interleaved.
 
     `disconnect` is called with a subscriber, and the reason, that does not take what must arrive: it has to leave.
+    `revision` returns the number of the newest revision that was told.
     """
 
     def __init__(
@@ -48,11 +51,15 @@ class Fanout:
         slow_consumers: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
         limits: FanoutLimits = FANOUT_LIMITS,
         intake: Intake | None = None,
+        revision: Callable[[], ToldRevision] = lambda: ToldRevision(0),
     ) -> None:
+        self._revision = revision
         self._limits = limits
         self._writer = new_writer(limits.send_all)
         self._groups = Groups(self._settle, limits.gather)
-        self._slow_consumers = SlowConsumers(clock, self._groups.isolate, disconnect, slow_consumers)
+        self._slow_consumers = SlowConsumers(
+            clock, self._groups.isolate, disconnect, slow_consumers, form_of=self._event
+        )
         self._schedule = FlushSchedule(flush_s, self.flush, self._most_writes, intake)
         self._dirty: dict[Channel, None] = {}
         # What a flush has still to write: groups, and members of one group with the frames that they are to be sent.
@@ -120,9 +127,14 @@ class Fanout:
             deflated = frames.deflate(frame)
             for pending in channel.deflated_groups.values():
                 pending.append(deflated)
+        if channel.event_groups:
+            event = event_stream.event(frame)
+            for group, pending in channel.event_groups.items():
+                # Events of open candles leave clients where they are, and are the same bytes for all.
+                pending.append(event if is_closed is False else self._positioned(next(iter(group.members)), event))
         if channel.slow_consumers:
             self._slow_consumers.put(channel, frame, is_closed)
-        if channel.groups or channel.deflated_groups:
+        if channel.groups or channel.deflated_groups or channel.event_groups:
             self._dirty[channel] = None
             self._schedule.note()
 
@@ -137,11 +149,24 @@ class Fanout:
 
     def send(self, subscriber: Subscriber, frame: bytes, frames: int = 1) -> None:
         """Send one subscriber a frame, or several joined, after everything that was delivered to it before."""
+        if subscriber.wire is Wire.EVENTS:
+            frame = self._positioned(subscriber, event_stream.events(frame))
         if subscriber.outbox.is_lagging:
             self._slow_consumers.send(subscriber, frame)
             return
         owed = self._owed(subscriber)
         self._write(subscriber, b"".join((*owed, frame)) if owed else frame, len(owed) + frames)
+
+    def _event(self, subscriber: Subscriber, frame: bytes, is_closed: bool | None) -> bytes:
+        """Return a frame as one subscriber is sent it; `is_closed` as in `Outlet`."""
+        if subscriber.wire is not Wire.EVENTS:
+            return frame
+        event = event_stream.event(frame)
+        return event if is_closed is False else self._positioned(subscriber, event)
+
+    def _positioned(self, subscriber: Subscriber, events: bytes) -> bytes:
+        """Have the last of some events say where the subscriber is once it has read them."""
+        return event_stream.positioned(events, position_of(subscriber, self._revision()))
 
     def count_sent(self, frame: bytes) -> None:
         """Count a frame that somebody else writes to a client."""

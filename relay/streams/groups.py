@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from relay.streams.subscriptions import Channel, Group, Subscriber
+from relay.streams.subscriptions import Channel, Group, Subscriber, Wire
 
 
 class GatherLimits(NamedTuple):
@@ -29,7 +29,7 @@ class Groups:
         self._settle = settle
         self._limits = limits
         self._all: dict[Group, None] = {}
-        self._shared: dict[tuple[frozenset[Channel], bool], Group] = {}
+        self._shared: dict[tuple[frozenset[Channel], Wire], Group] = {}
         self._alone: dict[Subscriber, None] = {}
         self._handle: asyncio.Handle | None = None
 
@@ -40,7 +40,7 @@ class Groups:
 
     def of(self, channels: Iterable[Channel]) -> list[Group]:
         """Return the groups of channels, and perhaps others: where most are meant all are less work."""
-        tables = [table for one in channels for table in (one.groups, one.deflated_groups) if table]
+        tables = [table for one in channels for table in (one.groups, one.deflated_groups, one.event_groups) if table]
         if len(tables) == 1:
             return list(tables[0])
         if sum(map(len, tables)) >= len(self._all):
@@ -62,13 +62,13 @@ class Groups:
                 return
         if group is not None and group.channels is not None:
             if len(group.members) == 1:
-                del self._shared[group.channels, group.is_compressed]
+                del self._shared[group.channels, group.wire]
                 group.channels = None
             else:
                 _remove_member(group, subscriber)
                 group = None
         if group is None:
-            group = subscriber.group = Group(subscriber.is_compressed)
+            group = subscriber.group = Group(subscriber.wire)
             _add_member(group, subscriber)
             self._all[group] = None
             for channel in subscriber.subscriptions.values():
@@ -96,7 +96,7 @@ class Groups:
         _remove_member(group, subscriber)
         if not group.members:
             if group.channels is not None:
-                del self._shared[group.channels, group.is_compressed]
+                del self._shared[group.channels, group.wire]
             self._remove(group, subscriber.subscriptions.values())
 
     def _remove(self, group: Group, channels: Iterable[Channel]) -> None:
@@ -122,8 +122,11 @@ class Groups:
         if not subscriber.subscriptions:
             self.dissolve(subscriber)
             return
+        if subscriber.resumed is not None:
+            # Its events name where it is in streams that others of the group have not got.
+            return
         channels = frozenset(subscriber.subscriptions.values())
-        identity = (channels, subscriber.is_compressed)
+        identity = (channels, subscriber.wire)
         group = self._shared.get(identity)
         own = subscriber.group
         if group is None and own is not None:
@@ -148,7 +151,9 @@ class Groups:
 
 
 def _groups_of(channel: Channel, group: Group) -> dict[Group, list[bytes]]:
-    return channel.deflated_groups if group.is_compressed else channel.groups
+    if group.wire is Wire.FRAMES:
+        return channel.groups
+    return channel.deflated_groups if group.wire is Wire.DEFLATED else channel.event_groups
 
 
 def _add_member(group: Group, subscriber: Subscriber) -> None:

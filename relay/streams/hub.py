@@ -11,6 +11,7 @@ from relay.core.intake import Intake
 from relay.core.model import PriceUpdate, StreamKey
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions, UpdateForm
+from relay.protocol.positions import ToldRevision
 from relay.protocol.server_messages import StreamState
 from relay.streams.fanout import FANOUT_LIMITS, Fanout, FanoutLimits
 from relay.streams.gaps import SeriesGap
@@ -26,6 +27,7 @@ from relay.streams.subscriptions import (
     Follower,
     Stream,
     Subscriber,
+    Wire,
 )
 
 _NOTHING = (0,) * len(COUNTED)
@@ -37,7 +39,8 @@ class Hub:
     `on_closed(stream, update, after)` is called for every closed candle that is told: `after` is the open time of the
     closed candle told before it, None where something may be missing between. It must not block. It returns the number
     of the revision if the candle was revised, by which clients ask for what follows. `most_kept` is for outboxes. What
-    comes over `intake` is held back while it could not be written.
+    comes over `intake` is held back while it could not be written. `revision` returns the number of the newest revision
+    that was told.
     """
 
     def __init__(
@@ -49,10 +52,11 @@ class Hub:
         limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
         fanout: FanoutLimits = FANOUT_LIMITS,
         intake: Intake | None = None,
+        revision: Callable[[], ToldRevision] = lambda: ToldRevision(0),
     ) -> None:
         self.streams: dict[tuple[str, StreamKey], Stream] = {}
         self.subscribers: dict[Subscriber, None] = {}
-        self.fanout = Fanout(clock, flush_s, self._disconnect, limits, fanout, intake)
+        self.fanout = Fanout(clock, flush_s, self._disconnect, limits, fanout, intake, revision)
         self.updates_in = 0
         self.most_kept = limits.most_kept_bytes
         self._clock = clock
@@ -79,17 +83,17 @@ class Hub:
         outbox: Outbox,
         on_slow: Callable[[Subscriber, str], None],
         *,
-        is_compressed: bool = False,
+        wire: Wire = Wire.FRAMES,
         descriptor: int | None = None,
     ) -> Subscriber:
         """Add a client connection. `on_slow` is called once when it does not take its closed candles.
 
-        `is_compressed` says that it agreed to permessage-deflate with the full window. `descriptor` is the one of the
-        transport's socket, if what is written to the one is sent by the other as it is; before it is closed the client
-        leaves, or `lose_socket` is called.
+        `wire` is the form in which it is sent its frames. `descriptor` is the one of the transport's socket, if what is
+        written to the one is sent by the other as it is; before it is closed the client leaves, or `lose_socket` is
+        called.
         """
         self._numbers += 1
-        subscriber = Subscriber(self._numbers, outbox, on_slow, is_compressed, descriptor)
+        subscriber = Subscriber(self._numbers, outbox, on_slow, wire, descriptor)
         self.subscribers[subscriber] = None
         return subscriber
 
@@ -244,6 +248,9 @@ class Hub:
         for update in updates:
             stream.seq += 1
             is_closed, is_revised, revision = update.is_closed, update.is_revised, None
+            if not is_revised:
+                time = update.candle.time
+                stream.told_to = max(stream.told_to, time if is_closed else time - 1)
             if is_closed and self._on_closed is not None:
                 revision = self._on_closed(stream, update, stream.series.told_before(update))
             frame = frames.price_update(stream.name, stream.key.interval, update, stream.seq, revision)
@@ -277,7 +284,7 @@ class Hub:
                 elif update.is_of_extras:
                     continue
                 if is_revised:
-                    channel.revise(sent, update.candle.time, fanout)
+                    channel.revise(sent, update.candle.time, fanout, revision or 0)
                 elif channel.passes(sent, update, fanout):
                     deliver(channel, sent, is_closed)
             if stream.followers:

@@ -24,11 +24,15 @@ class SlowConsumerLimits(NamedTuple):
 SLOW_CONSUMER_LIMITS = SlowConsumerLimits()
 
 
+def _as_it_is(subscriber: Subscriber, frame: bytes, is_closed: bool | None) -> bytes:
+    return frame
+
+
 class SlowConsumers:
     """Drains lagging subscribers a little at a time; no other subscriber waits for them.
 
     `caught_up` is called when one has all it was to be sent, `disconnect` when one reads nothing for too long or too
-    much piles up for it.
+    much piles up for it. `form_of` returns a frame as a subscriber is sent it.
     """
 
     def __init__(
@@ -37,7 +41,9 @@ class SlowConsumers:
         caught_up: Callable[[Subscriber], None],
         disconnect: Callable[[Subscriber, str], None],
         limits: SlowConsumerLimits = SLOW_CONSUMER_LIMITS,
+        form_of: Callable[[Subscriber, bytes, bool | None], bytes] = _as_it_is,
     ) -> None:
+        self._form_of = form_of
         self._clock = clock
         self._limits = limits
         self._caught_up = caught_up
@@ -68,10 +74,11 @@ class SlowConsumers:
     def put(self, channel: Channel, frame: bytes, is_closed: bool | None) -> None:
         """Leave a frame for those who lag on a channel; `is_closed` as in `Outlet`."""
         for subscriber in channel.slow_consumers:
+            sent = self._form_of(subscriber, frame, is_closed)
             try:
                 if is_closed is None:
-                    subscriber.outbox.send(frame)
-                elif subscriber.outbox.put(channel.stream, frame, is_closed=is_closed):
+                    subscriber.outbox.send(sent)
+                elif subscriber.outbox.put(channel.stream, sent, is_closed=is_closed):
                     channel.stream.conflated += 1
             except OutboxFull as error:
                 self._cut_soon(subscriber, str(error))

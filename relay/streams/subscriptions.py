@@ -6,6 +6,7 @@ They refer to each other, so they are together; `relay.hub` links streams and su
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
 from relay.core.clock import STEP_S, ProviderClock
@@ -14,6 +15,7 @@ from relay.core.periods import Periods
 from relay.core.spans import Span
 from relay.protocol import frames
 from relay.protocol.client_requests import PLAIN, SubscribeOptions
+from relay.protocol.positions import Position
 from relay.protocol.server_messages import StreamState
 from relay.streams.gaps import SeriesGap
 from relay.streams.outbox import Outbox, Transport
@@ -30,6 +32,17 @@ COUNTED = ("conflated", "gaps", "backfilled", "revised", "duplicate", "late")
 
 def _ignore(stream: "Stream") -> None:
     """Leave a subscriber with what it has of a stream."""
+
+
+class Wire(Enum):
+    """In which form the frames of the hub are sent to a subscriber."""
+
+    FRAMES = auto()
+    """As they are: on a WebSocket."""
+    DEFLATED = auto()
+    """Compressed, where the client agreed to permessage-deflate with the full window."""
+    EVENTS = auto()
+    """As Server-Sent Events."""
 
 
 class Feeder(Protocol):
@@ -93,6 +106,7 @@ class Stream:
         "seq",
         "series",
         "status",
+        "told_to",
         "updated_at",
     )
 
@@ -114,6 +128,8 @@ class Stream:
         self.seq = seq
         self.last_frame: bytes | None = None
         self.last_frame_is_closed = False
+        # Up to this open time every subscriber was told what closed, or that it is missing; `NO_FLOOR`: unknown.
+        self.told_to = NO_FLOOR
         self.updated_at: float | None = None
         self.lag_ms: float | None = None
         self.conflated = 0
@@ -236,8 +252,8 @@ class Channel:
 
     It is in the stream's `channels` from its first subscriber to its last. There are several with the same options
     where somebody joined while a throttle held a candle, or has candles up to an open time (`floor`) that the stream
-    has not reached yet. `begins` has its subscribers, each with the open time from which on it has candles. `groups`
-    and `deflated_groups` have its groups, each with the frames that wait for it.
+    has not reached yet. `begins` has its subscribers, each with the open time from which on it has candles. `groups`,
+    `deflated_groups` and `event_groups` have its groups, each with the frames that wait for it.
     """
 
     __slots__ = (
@@ -245,7 +261,9 @@ class Channel:
         "_timer",
         "begins",
         "behind",
+        "behind_from",
         "deflated_groups",
+        "event_groups",
         "floor",
         "form",
         "groups",
@@ -265,10 +283,13 @@ class Channel:
         self.is_extended = options.extended
         self.is_plain = options == PLAIN and floor == NO_FLOOR
         self.begins: dict[Subscriber, int] = {}
-        # Revisions that wait for the held candle, so that `seq` never goes back, and of which open times they are.
+        # Revisions that wait for the held candle, so that `seq` never goes back, of which open times they are, and
+        # the number of the first of them.
         self.behind: list[tuple[bytes, int]] = []
+        self.behind_from = 0
         self.groups: dict[Group, list[bytes]] = {}
         self.deflated_groups: dict[Group, list[bytes]] = {}
+        self.event_groups: dict[Group, list[bytes]] = {}
         self.slow_consumers: dict[Subscriber, None] = {}
         self.held: bytes | None = None
         self._next_at = 0.0
@@ -281,11 +302,13 @@ class Channel:
         """Return whether a frame passes now; one that does not was told, is not wanted, or is delivered in its time."""
         return update.candle.time > self.floor and self._throttle(frame, update.is_closed, outlet)
 
-    def revise(self, frame: bytes, time: int, outlet: Outlet) -> None:
+    def revise(self, frame: bytes, time: int, outlet: Outlet, number: int = 0) -> None:
         """Send the revision of a candle; it is of another one than the open candle that waits, and follows that."""
         if self.held is None:
             outlet.revise(self, frame, time)
         else:
+            if not self.behind:
+                self.behind_from = number
             self.behind.append((frame, time))
 
     def _let_go(self, outlet: Outlet) -> None:
@@ -347,7 +370,7 @@ class Group:
     None where they have to be looked up.
     """
 
-    is_compressed: bool
+    wire: Wire
     channels: frozenset[Channel] | None = None
     members: dict["Subscriber", Transport] = field(default_factory=dict)
     pending: list[bytes] = field(default_factory=list)
@@ -360,22 +383,24 @@ class Subscriber:
 
     `descriptor` is the one of its socket, None where nothing may be written to that but through the transport.
 
-    `on_renewed` is called with a stream of which it is to be sent its past anew.
+    `on_renewed` is called with a stream of which it is to be sent its past anew. `resumed` is where it was in streams
+    that it resumes, until it has them.
     """
 
-    __slots__ = ("descriptor", "group", "id", "is_compressed", "on_renewed", "on_slow", "outbox", "subscriptions")
+    __slots__ = ("descriptor", "group", "id", "on_renewed", "on_slow", "outbox", "resumed", "subscriptions", "wire")
 
     def __init__(
         self,
         number: int,
         outbox: Outbox,
         on_slow: Callable[["Subscriber", str], None],
-        is_compressed: bool,
+        wire: Wire,
         descriptor: int | None,
     ) -> None:
         self.id = number
         self.descriptor = descriptor
-        self.is_compressed = is_compressed
+        self.wire = wire
+        self.resumed: Position | None = None
         self.outbox = outbox
         self.on_slow = on_slow
         self.on_renewed: Callable[[Stream], None] = _ignore

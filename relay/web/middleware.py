@@ -61,7 +61,7 @@ class Middleware:
         started = None if is_websocket(request) else time.monotonic()
         status = CLIENT_LEFT
         try:
-            answer = self._access.check(request, opens=started is None) or await handler(request)
+            answer = self._access.check(request) or await handler(request)
             status = answer.status
         except web.HTTPException as error:
             status = error.status

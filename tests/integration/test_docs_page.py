@@ -74,7 +74,8 @@ async def test_links_of_the_docs_lead_somewhere(relay: Running) -> None:
     assert inside <= set(seen.ids)
     outside = sorted({link for link in seen.links if not link.startswith("#")})
     assert "api/v1/market-data/history?symbol=BTCUSDT&interval=1m" in outside
-    for link in outside:
+    # The answer of that one does not end.
+    for link in [link for link in outside if "/sse?" not in link]:
         address = "/" + link.removeprefix("./")
         assert (await relay.get(address)).status == 200, address
 

@@ -174,8 +174,8 @@ async def test_while_the_provider_fails_it_is_null(sandbox: Sandbox, relay: Runn
 # -- subscriptions -------------------------------------------------------------------------------------------------
 
 
-async def test_a_stream_is_told_with_it_and_without_it_at_once(quick: Running) -> None:
-    plain, extended = await quick.connect(), await quick.connect()
+async def test_a_stream_is_told_with_it_and_without_it_at_once(quick: Running, over: str) -> None:
+    plain, extended = await quick.reader(over), await quick.reader(over)
     await plain.subscribe("BTCUSDT@1s", bars=20)
     await extended.subscribe("BTCUSDT@1s", bars=20, extended=True)
     snapshots = [await client.seen("snapshot") for client in (plain, extended)]
@@ -202,8 +202,8 @@ async def test_a_stream_is_told_with_it_and_without_it_at_once(quick: Running) -
 
 
 @pytest.mark.parametrize("options", [{"closed_only": True}, {"throttle_ms": 100}])
-async def test_it_goes_with_the_other_options(quick: Running, options: dict[str, Any]) -> None:
-    client = await quick.connect()
+async def test_it_goes_with_the_other_options(quick: Running, over: str, options: dict[str, Any]) -> None:
+    client = await quick.reader(over)
     await client.subscribe("BTCUSDT@1s", extended=True, **options)
     for _ in range(3):
         update = await client.update(is_closed=True)
@@ -212,13 +212,13 @@ async def test_it_goes_with_the_other_options(quick: Running, options: dict[str,
         assert all(one["is_closed"] for one in client.updates)
 
 
-async def test_a_resume_brings_it(quick: Running) -> None:
-    client = await quick.connect()
+async def test_a_resume_brings_it(quick: Running, over: str) -> None:
+    client = await quick.reader(over)
     await client.subscribe("BTCUSDT@1s", extended=True)
     first = (await client.update(is_closed=True))["candle"]["time"]
     for _ in range(2):
         last = (await client.update(is_closed=True))["candle"]
-    again = await quick.connect()
+    again = await quick.reader(over)
     await again.subscribe("BTCUSDT@1s", extended=True, since=first)
     snapshot = await again.seen("snapshot")
     assert last in snapshot["candles"]

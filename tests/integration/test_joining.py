@@ -16,14 +16,14 @@ from relay.history.provider_calls import ProviderCall
 from relay.history.requests import CandleSource, PageRequest
 from relay.protocol.client_requests import SubscribeOptions
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running, WsClient
+from tests.support.running_relay import Reader, Running, WsClient
 from tests.support.sandbox import Sandbox
 
 
-async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClient, sandbox: Sandbox) -> None:
+async def test_snapshot_comes_after_the_state_and_before_updates(reader: Reader, sandbox: Sandbox) -> None:
     sandbox.binance.faults.refuse(503, times=1)
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", bars=5, id="a")
-    kinds = [await client.next() for _ in range(3)]
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1s", bars=5, id="a")
+    kinds = [await reader.next() for _ in range(3)]
     assert [message["type"] for message in kinds] == ["subscription", "status", "snapshot"]
     snapshot = kinds[2]
     names = {"type", "symbol", "interval", "provider", "candles", "last_is_closed", "complete", "seq", "revision"}
@@ -32,15 +32,15 @@ async def test_snapshot_comes_after_the_state_and_before_updates(client: WsClien
     assert snapshot["complete"] is True
 
 
-async def test_stream_that_waits_for_a_late_candle_holds_up_no_other_of_its_client(client: WsClient) -> None:
+async def test_stream_that_waits_for_a_late_candle_holds_up_no_other_of_its_client(reader: Reader) -> None:
     # Trading in it is paused, so its last candle is old, and may be followed by one that is not in history yet.
-    await client.ask("subscribe", streams=["NKNUSDT@15m", "BTCUSDT@15m"], bars=3)
-    assert (await client.until_type("snapshot"))["symbol"] == "BTCUSDT"
+    await reader.ask("subscribe", streams=["NKNUSDT@15m", "BTCUSDT@15m"], bars=3)
+    assert (await reader.until_type("snapshot"))["symbol"] == "BTCUSDT"
 
 
 @pytest.mark.parametrize("options", [{"bars": 30}, {"bars": 1}, {"bars": 0}, {"closed_only": True, "bars": 10}])
-async def test_snapshot_and_live_are_one_sequence(quick: Running, options: dict[str, Any]) -> None:
-    client = await quick.connect()
+async def test_snapshot_and_live_are_one_sequence(quick: Running, over: str, options: dict[str, Any]) -> None:
+    client = await quick.reader(over)
     await client.ask("subscribe", symbol="BTCUSDT", interval="1s", **options)
     snapshot = await client.until_type("snapshot")
     for _ in range(3):
@@ -53,18 +53,18 @@ async def test_snapshot_and_live_are_one_sequence(quick: Running, options: dict[
     assert times == list(range(times[0], times[0] + len(times)))
 
 
-async def test_since_brings_everything_opened_after_it(relay: Running, client: WsClient) -> None:
+async def test_since_brings_everything_opened_after_it(relay: Running, reader: Reader) -> None:
     history = (await relay.get("history", symbol="BTCUSDT", interval="1s", limit=20)).body["candles"]
     since = history[0]["time"]
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", since=since)
-    snapshot = await client.until_type("snapshot")
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1s", since=since)
+    snapshot = await reader.until_type("snapshot")
     assert snapshot["complete"] is True
-    await client.update(is_closed=True)
+    await reader.update(is_closed=True)
     past = [candle["time"] for candle in snapshot["candles"]]
     assert past[0] == since + 1
     if not snapshot["last_is_closed"]:
         past.pop()
-    times = past + client.closed_times
+    times = past + reader.closed_times
     assert times == list(range(since + 1, since + 1 + len(times)))
 
 
@@ -79,48 +79,48 @@ async def test_since_with_bars_brings_at_most_the_last_bars(relay: Running, clie
     assert [candle["time"] for candle in all_since["candles"]][:2] == [history[-2]["time"], history[-1]["time"]]
 
 
-async def test_since_soon_brings_nothing(client: WsClient) -> None:
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=int(time.time()) + 3600)
-    snapshot = await client.until_type("snapshot")
+async def test_since_soon_brings_nothing(reader: Reader) -> None:
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1m", since=int(time.time()) + 3600)
+    snapshot = await reader.until_type("snapshot")
     assert (snapshot["candles"], snapshot["last_is_closed"], snapshot["complete"]) == ([], True, True)
 
 
 @pytest.mark.parametrize("interval", ["1d", "1w", "1M"])
 async def test_since_before_the_first_candle_brings_all_there_is_and_tells_no_gap(
-    client: WsClient, interval: str
+    reader: Reader, interval: str
 ) -> None:
-    await client.ask("subscribe", symbol="BTCUSDT", interval=interval, since=0)
-    snapshot = await client.until_type("snapshot")
+    await reader.ask("subscribe", symbol="BTCUSDT", interval=interval, since=0)
+    snapshot = await reader.until_type("snapshot")
     assert len(snapshot["candles"]) > 100
-    assert "gap" not in [message["type"] for message in client.received]
+    assert "gap" not in [message["type"] for message in reader.received]
 
 
-async def test_most_bars_come_in_one_snapshot(client: WsClient) -> None:
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5000)
-    snapshot = await client.until_type("snapshot")
+async def test_most_bars_come_in_one_snapshot(reader: Reader) -> None:
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5000)
+    snapshot = await reader.until_type("snapshot")
     times = [candle["time"] for candle in snapshot["candles"]]
     assert times == list(range(times[0], times[0] + 5000 * 60, 60))
 
 
-async def test_snapshot_says_when_the_past_is_not_complete(client: WsClient, sandbox: Sandbox) -> None:
+async def test_snapshot_says_when_the_past_is_not_complete(reader: Reader, sandbox: Sandbox) -> None:
     sandbox.binance.faults.answer_rest(500, "{}")
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10)
-    snapshot = await client.until_type("snapshot")
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10)
+    snapshot = await reader.until_type("snapshot")
     assert snapshot["complete"] is False
 
 
 async def test_a_resume_that_the_provider_fails_brings_what_is_known_and_tells_what_is_not(
-    relay: Running, client: WsClient, sandbox: Sandbox
+    relay: Running, reader: Reader, sandbox: Sandbox
 ) -> None:
     now = int(time.time())
     since = now - now % 60 - 200 * 60
     known = await relay.get("history", symbol="BTCUSDT", interval="1m", start_time=since + 60, limit=50)
     sandbox.binance.faults.answer_rest(500, "{}")
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=since)
-    snapshot = await client.until_type("snapshot")
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1m", since=since)
+    snapshot = await reader.until_type("snapshot")
     assert snapshot["complete"] is False
     assert snapshot["candles"][:50] == known.body["candles"]
-    gaps = [(message["from"], message["to"]) for message in client.received if message["type"] == "gap"]
+    gaps = [(message["from"], message["to"]) for message in reader.received if message["type"] == "gap"]
     assert len(gaps) == 1
     assert gaps[0][0] == since + 51 * 60
     # The rest is what the stream owes from its beginning on.
@@ -128,13 +128,13 @@ async def test_a_resume_that_the_provider_fails_brings_what_is_known_and_tells_w
 
 
 async def test_a_past_that_the_budget_does_not_allow_for_long_is_told_as_one_that_follows(
-    client: WsClient, sandbox: Sandbox
+    reader: Reader, sandbox: Sandbox
 ) -> None:
     sandbox.binance.faults.answer_rest(429, "{}", retry_after=600)
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=int(time.time()) - 3600)
-    snapshot = await client.until_type("snapshot")
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1m", since=int(time.time()) - 3600)
+    snapshot = await reader.until_type("snapshot")
     assert snapshot["complete"] is False
-    gaps = [message["reason"] for message in client.received if message["type"] == "gap"]
+    gaps = [message["reason"] for message in reader.received if message["type"] == "gap"]
     assert gaps
     assert all("was not asked; these candles follow later" in reason for reason in gaps)
 

@@ -25,9 +25,14 @@ def masked(text: bytes) -> bytes:
 
 
 class RawClient:
-    """A client that reads only when told to, with a receive window as small as the kernel allows."""
+    """A client that reads only when told to, with a receive window as small as the kernel allows.
 
-    def __init__(self, url: str, *streams: str) -> None:
+    It speaks WebSocket, or is sent events where updates come `over` "sse".
+    """
+
+    def __init__(self, url: str, *streams: str, over: str = "websocket") -> None:
+        self.over = over
+        self.streams = streams
         host, port = url.removeprefix("http://").split(":")
         self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -40,13 +45,15 @@ class RawClient:
     async def open(self) -> "RawClient":
         loop = asyncio.get_running_loop()
         await loop.sock_connect(self.socket, self.address)
-        await loop.sock_sendall(self.socket, HANDSHAKE)
+        is_websocket = self.over == "websocket"
+        await loop.sock_sendall(self.socket, HANDSHAKE if is_websocket else events_asked(*self.streams))
         head = b""
         while b"\r\n\r\n" not in head:
             head += await loop.sock_recv(self.socket, 64)
-        assert b" 101 " in head[:20]
+        assert (b" 101 " if is_websocket else b" 200 ") in head[:20]
         self.early = head.partition(b"\r\n\r\n")[2]
-        await loop.sock_sendall(self.socket, self.request)
+        if is_websocket:
+            await loop.sock_sendall(self.socket, self.request)
         return self
 
     async def read_for(self, seconds: float) -> bytes:
@@ -73,13 +80,24 @@ class RawClient:
 
 
 @contextmanager
-def raw_clients(url: str, count: int, *streams: str) -> Iterator[list[RawClient]]:
-    clients = [RawClient(url, *streams) for _ in range(count)]
+def raw_clients(url: str, count: int, *streams: str, over: str = "websocket") -> Iterator[list[RawClient]]:
+    clients = [RawClient(url, *streams, over=over) for _ in range(count)]
     try:
         yield clients
     finally:
         for client in clients:
             client.close()
+
+
+def events_asked(*streams: str) -> bytes:
+    return f"GET {PREFIX}/sse?streams={','.join(streams)} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+def parsed_events(data: bytes) -> list[dict[str, Any]]:
+    """Return what events hold, dropping the half one at the end, and the one that says goodbye."""
+    events = [event for event in data.split(b"\n\n")[:-1] if not event.startswith(b"event: close")]
+    lines = [line for event in events for line in event.split(b"\n") if line.startswith(b"data: ")]
+    return [orjson.loads(line.removeprefix(b"data: ")) for line in lines]
 
 
 def parsed(data: bytes | bytearray) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A relay on a real socket with the stand-ins as its upstreams, and the client that tests speak to it with."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -38,38 +39,31 @@ class Closed(Exception):
         self.reason = reason
 
 
-class WsClient:
-    """One WebSocket connection. All that arrived is in `received`; `next` and `until` take messages in order."""
+class Reader(ABC):
+    """What updates come to. All that arrived is in `received`; `next` and `until` take messages in order."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
+    def __init__(self) -> None:
         self.received: list[Message] = []
-        self.close_reason = ""
         self._reading: asyncio.Task[None] | None = None
 
+    @abstractmethod
     async def ask(self, action: str, **fields: Any) -> None:
         """Send a request; an underscore at the end of a name is left out (`id_`)."""
-        await self.send({"action": action, **{name.rstrip("_"): value for name, value in fields.items()}})
 
-    async def send(self, request: object) -> None:
-        """Send any value as JSON."""
-        await self.socket.send_str(orjson.dumps(request).decode())
+    @abstractmethod
+    async def read(self, timeout_s: float | None) -> bytes | str:
+        """Return the text of the next message. Raises `Closed` when there is none any more."""
 
-    async def send_text(self, text: str) -> None:
-        """Send a text frame as it is."""
-        await self.socket.send_str(text)
+    @abstractmethod
+    async def close(self) -> None:
+        """Leave."""
 
     async def next(self, timeout_s: float | None = LONGEST_WAIT_S) -> Message:
         """Return the next message. Raises `Closed` when there is none any more."""
-        frame = await self.socket.receive(timeout_s)
-        if frame.type is WSMsgType.TEXT:
-            message: Message = orjson.loads(frame.data)
-            check_message(message)
-            self.received.append(message)
-            return message
-        if frame.type is WSMsgType.CLOSE:
-            self.close_reason = str(frame.extra or "")
-        raise Closed(self.socket.close_code, self.close_reason)
+        message: Message = orjson.loads(await self.read(timeout_s))
+        check_message(message)
+        self.received.append(message)
+        return message
 
     async def until(self, fits: Callable[[Message], object], timeout_s: float = LONGEST_WAIT_S) -> Message:
         """Read on to the first message that fits and return it."""
@@ -105,15 +99,6 @@ class WsClient:
         """The open times of all closed candles that arrived as updates."""
         return [message["candle"]["time"] for message in self.updates if message["is_closed"]]
 
-    async def settle(self) -> None:
-        """Read what is on its way: until two pings in a row bring nothing but their pongs."""
-        quiet = 0
-        while quiet < 2:
-            before = len(self.received)
-            await self.ask("ping", id=before)
-            await self.answer(before)
-            quiet = quiet + 1 if len(self.received) == before + 1 else 0
-
     async def answer(self, request_id: str | int) -> Message:
         """Read on to the answer to a request."""
         return await self.until(lambda m: m.get("id") == request_id)
@@ -147,9 +132,105 @@ class WsClient:
             while True:
                 await self.next(timeout_s=None)
 
+
+class WsClient(Reader):
+    """One WebSocket connection."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        super().__init__()
+        self.socket = socket
+        self.close_reason = ""
+
+    async def ask(self, action: str, **fields: Any) -> None:
+        """Send a request; an underscore at the end of a name is left out (`id_`)."""
+        await self.send({"action": action, **{name.rstrip("_"): value for name, value in fields.items()}})
+
+    async def send(self, request: object) -> None:
+        """Send any value as JSON."""
+        await self.socket.send_str(orjson.dumps(request).decode())
+
+    async def send_text(self, text: str) -> None:
+        """Send a text frame as it is."""
+        await self.socket.send_str(text)
+
+    async def read(self, timeout_s: float | None) -> bytes | str:
+        """Return the text of the next message. Raises `Closed` when there is none any more."""
+        frame = await self.socket.receive(timeout_s)
+        if frame.type is WSMsgType.TEXT:
+            return str(frame.data)
+        if frame.type is WSMsgType.CLOSE:
+            self.close_reason = str(frame.extra or "")
+        raise Closed(self.socket.close_code, self.close_reason)
+
+    async def settle(self) -> None:
+        """Read what is on its way: until two pings in a row bring nothing but their pongs."""
+        quiet = 0
+        while quiet < 2:
+            before = len(self.received)
+            await self.ask("ping", id=before)
+            await self.answer(before)
+            quiet = quiet + 1 if len(self.received) == before + 1 else 0
+
     async def close(self) -> None:
         """Leave."""
         await self.socket.close()
+
+
+class EventClient(Reader):
+    """One connection over which Server-Sent Events come; its one request opens it.
+
+    `last_id` is the `id` that came last, `fields` are all lines, as `name: value`.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, last_id: str = "", **options: Any) -> None:
+        super().__init__()
+        self._session = session
+        self._url = url
+        self._options = options
+        self.last_id = last_id
+        self.fields: list[str] = []
+        self.answer_head: aiohttp.ClientResponse | None = None
+
+    async def ask(self, action: str, **fields: Any) -> None:
+        """Open the connection, and read the greeting. Raises `Closed` with the status of a refusal."""
+        assert (action, self.answer_head) == ("subscribe", None), "an event stream takes one request"
+        names = fields.pop("streams", None) or [f"{fields.pop('symbol')}@{fields.pop('interval')}"]
+        fields.pop("id", None)
+        query = {"streams": ",".join(names), **{name: orjson.dumps(value).decode() for name, value in fields.items()}}
+        headers = {**self._options.get("headers", {}), **({"Last-Event-ID": self.last_id} if self.last_id else {})}
+        address = URL(f"{self._url}{PREFIX}/sse").with_query({**query, **self._options.get("query", {})})
+        answer = await self._session.get(address, headers=headers, timeout=aiohttp.ClientTimeout(None))
+        if answer.status != 200:
+            raise Closed(answer.status, (await answer.json(content_type=None))["detail"])
+        assert answer.content_type == "text/event-stream"
+        self.answer_head = answer
+        assert (await self.next())["message"] == "market-relay"
+
+    async def read(self, timeout_s: float | None) -> bytes | str:
+        """Return the `data` of the next message. Raises `Closed` when there is none any more."""
+        assert self.answer_head is not None
+        async with asyncio.timeout(timeout_s):
+            while True:
+                event: dict[str, str] = {}
+                while line := (await self.answer_head.content.readline()).decode():
+                    if line == "\n":
+                        break
+                    self.fields.append(line.rstrip("\n"))
+                    name, _, value = self.fields[-1].partition(":")
+                    event[name] = value.removeprefix(" ")
+                else:
+                    raise Closed(None, "without a word")
+                self.last_id = event.get("id", self.last_id)
+                if event.get("event") == "close":
+                    said = orjson.loads(event["data"])
+                    raise Closed(said["code"], said["reason"])
+                if "data" in event:
+                    return event["data"]
+
+    async def close(self) -> None:
+        """Leave."""
+        if self.answer_head is not None:
+            self.answer_head.close()
 
 
 class Answer(NamedTuple):
@@ -193,6 +274,14 @@ class Running:
             message = await client.next()
             assert message["type"] == "status", message
         return client
+
+    def event_client(self, last_id: str = "", **options: Any) -> EventClient:
+        """Return a client that gets events once it subscribes; it resumes where another had `last_id`."""
+        return EventClient(self._session, self.url, last_id, **options)
+
+    async def reader(self, over: str) -> Reader:
+        """Return a client of one kind, `websocket` or `sse`."""
+        return self.event_client() if over == "sse" else await self.connect()
 
     async def get(
         self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, **query: str | int

@@ -18,7 +18,7 @@ from relay.core.errors import (
 )
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.written_numbers import written_candle
-from relay.protocol.frames import _text
+from relay.protocol.frames import text_of
 from relay.storage.chunks import encode, joined
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
@@ -89,7 +89,7 @@ def test_months_and_weeks_close_before_the_next_one() -> None:
 
 def test_an_event_has_all_fields_in_their_order() -> None:
     update = PriceUpdate(KEY, candle(1, ids=(7, 9)), True, 61_000)
-    event = orjson.loads(_text(KLINE_EVENTS[False, False].frame(update, 0) or b""))
+    event = orjson.loads(text_of(KLINE_EVENTS[False, False].frame(update, 0) or b""))
     assert "".join(event["k"]) == "tTsifLochlvnxqVQB"
     assert event == {
         "e": "kline", "E": 61_000, "s": "BTCUSDT",
@@ -97,7 +97,7 @@ def test_an_event_has_all_fields_in_their_order() -> None:
               "h": TEXTS[1], "l": TEXTS[2], "v": TEXTS[4], "n": 3, "x": True, "q": TEXTS[5], "V": TEXTS[6],
               "Q": TEXTS[7], "B": "0"},
     }  # fmt: skip
-    micro = orjson.loads(_text(KLINE_EVENTS[True, True].frame(update, 0) or b""))
+    micro = orjson.loads(text_of(KLINE_EVENTS[True, True].frame(update, 0) or b""))
     assert micro["stream"] == "btcusdt@kline_1m"
     assert [micro["data"]["E"], micro["data"]["k"]["t"], micro["data"]["k"]["T"]] == [
         61_000_000,
@@ -108,7 +108,7 @@ def test_an_event_has_all_fields_in_their_order() -> None:
 
 def test_a_close_that_was_fetched_later_is_of_now_and_of_trades_that_were_not_seen() -> None:
     update = PriceUpdate(KEY, candle(1), True, None, is_backfilled=True)
-    event = orjson.loads(_text(KLINE_EVENTS[False, False].frame(update, 77) or b""))
+    event = orjson.loads(text_of(KLINE_EVENTS[False, False].frame(update, 77) or b""))
     assert (event["E"], event["k"]["f"], event["k"]["L"]) == (77, -1, -1)
     assert KLINE_EVENTS[False, False].frame(PriceUpdate(KEY, Candle(60, 1.0, 1.0, 1.0, 1.0)), 0) is None
 

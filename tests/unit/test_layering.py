@@ -27,7 +27,7 @@ LAYERS = [
     {"relay", "relay.history", "relay.instruments", "relay.packaging", "relay.testing", "relay.web.inlet"},
     {"relay.supervision", "relay.web.contract", "relay.web.idle_connections"},
     {"relay.web.ws", "relay.web.middleware", "relay.cluster"},
-    {"relay.web.ops"},
+    {"relay.web.ops", "relay.web.sse"},
     {"relay.web.http"},
     {"relay.web.facades"},
     {"relay.app"},

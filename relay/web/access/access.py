@@ -21,7 +21,7 @@ from relay.web.problems import problem_of
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/market-data"
-WEBSOCKET, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/history"
+WEBSOCKET, EVENTS, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/sse", f"{PREFIX}/history"
 PATH_TOKEN = "path_token"
 """The name of the part of a path that is a token, in routes for programs that cannot send it in a header."""
 # Asked by machines that watch the relay, as often as they like.
@@ -110,7 +110,7 @@ class Access:
         return Caller(address, owner, owner if token is None else f"{TOKEN_OWNER}{token.name}", token)
 
     def _token(self, request: web.Request) -> Token | None:
-        """Return the valid token of a request; `?token=` is one on the WebSocket, where a browser sends no header.
+        """Return the valid token of a request; `?token=` is one where a browser sends no header: where updates come.
 
         Routes of facades may have it in their path.
         """
@@ -119,7 +119,7 @@ class Access:
             return None
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            by_query = request.path == WEBSOCKET and is_websocket(request)
+            by_query = request.path == EVENTS or (request.path == WEBSOCKET and is_websocket(request))
             given = request.query.get("token", "") if by_query else request.match_info.get(PATH_TOKEN, "")
         # What was no UTF-8 in the header comes as surrogates.
         return tokens.match(given.strip().encode("utf-8", "surrogateescape")) if given else None
@@ -192,8 +192,8 @@ class Access:
 
     # -- what is let in ----------------------------------------------------------------------------
 
-    def check(self, request: web.Request, *, opens: bool) -> web.Response | None:
-        """Check rate, origin and token of a request, which `opens` a WebSocket or not, before anything else is done.
+    def check(self, request: web.Request) -> web.Response | None:
+        """Check rate, origin and token of a request, before anything else is done; it may open what updates come over.
 
         Returns the answer if that is all the browser wanted to know. Raises `RequestError`.
         """
@@ -206,7 +206,7 @@ class Access:
                 request.remote,
             )
         caller = self.caller(request)
-        self._check_rate(caller, opens=opens)
+        self._check_rate(caller, opens=opens_updates(request))
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return self._preflight(request)
         if _is_page(path):
@@ -220,7 +220,7 @@ class Access:
         return None
 
     def _check_rate(self, caller: Caller, *, opens: bool) -> None:
-        """Count one request, or one attempt to open a WebSocket. Raises `RequestError` when there were too many."""
+        """Count one request, or one attempt to have updates. Raises `RequestError` when there were too many."""
         if opens:
             if self._counts_no_connects(caller.owner):
                 return
@@ -242,7 +242,7 @@ class Access:
             return problem_of(self.origins.refusal(request, request.headers.get("Origin", "")))
         headers = {
             "Access-Control-Allow-Methods": "GET",
-            "Access-Control-Allow-Headers": "Authorization, If-None-Match",
+            "Access-Control-Allow-Headers": "Authorization, If-None-Match, Last-Event-ID",
             "Access-Control-Max-Age": "600",
         }
         return web.Response(status=204, headers=headers)
@@ -260,7 +260,7 @@ class Access:
         self._check_room(caller)
 
     def admit(self, request: web.Request) -> Caller:
-        """Count one more WebSocket client; return what `leave` wants. Raises `RequestError` when full."""
+        """Count one more client that gets updates; return what `leave` wants. Raises `RequestError` when full."""
         caller = self.caller(request)
         self._check_room(caller)
         self.clients += 1
@@ -373,6 +373,11 @@ def _count_down(counter: Counter[str], key: str) -> None:
 def is_websocket(request: web.Request) -> bool:
     """Say whether a request asks for a WebSocket."""
     return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def opens_updates(request: web.Request) -> bool:
+    """Say whether a request asks for a connection over which updates come."""
+    return request.path == EVENTS or is_websocket(request)
 
 
 def _is_page(path: str) -> bool:

@@ -143,7 +143,8 @@ def document(host: str, prefix: str = "", *, is_secure: bool, needs_token: bool)
         "info": {
             "title": "market-relay",
             "version": VERSION,
-            "description": "Live candles of several providers. `/openapi.json` describes requests for history. Clients "
+            "description": "Live candles of several providers. `/openapi.json` describes requests for history, and "
+            "`/api/v1/market-data/sse`, where the same messages come as Server-Sent Events. Clients "
             "ignore fields and message types that they do not know.",
             "license": {"name": "MIT"},
         },

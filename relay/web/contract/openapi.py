@@ -20,6 +20,11 @@ JSON = "application/json"
 
 _CANDLE = {"time": 1_764_000_000, "open": 51173.5, "high": 51181.3, "low": 51169.9, "close": 51172.8, "volume": 0.0549}
 
+_EVENT = (
+    'data: {"type":"gap","symbol":"BTCUSDT","interval":"1m","from":1764000000,"to":1764000300,"reason":"not there"}\n'
+    "id: 1-644567d2d0000.0c9d3b1a5e7f2468-5kPz0h69247bc4\n\n"
+)
+
 _TAG = {"ETag": {"description": "Send it as `If-None-Match` to ask for changes.", "schema": {"type": "string"}}}
 
 _WHY = {
@@ -71,6 +76,19 @@ OPERATIONS = (
             "application/x-ndjson": orjson.dumps(_CANDLE).decode() + "\n",
         },
         has_tag=True,
+    ),
+    Operation(
+        f"{PREFIX}/sse",
+        "sse",
+        "Live updates as Server-Sent Events: the messages that `/asyncapi.json` describes, each as the `data` of an "
+        "event. The `id` of an event says where the client is in all its streams: with it as `Last-Event-ID` they are "
+        "resumed without a gap or a repeat. Events of open candles have no `id`. An event `close` with `code` and "
+        "`reason` comes before the relay ends the connection; its codes are those of the WebSocket.",
+        "market data",
+        parameters.EVENTS,
+        None,
+        None,
+        texts={"text/event-stream": _EVENT},
     ),
     Operation(
         f"{PREFIX}/symbols",

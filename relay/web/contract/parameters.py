@@ -9,6 +9,8 @@ from aiohttp import web
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.core.near_names import did_you_mean
+from relay.protocol import client_requests
+from relay.protocol.client_requests import MOST_BARS, MOST_STREAMS_PER_REQUEST
 from relay.protocol.fields import INTERVAL, Moment, Schema, Whole, parse_date, shown
 from relay.protocol.symbol_names import SYMBOL, parse_symbol
 
@@ -215,6 +217,22 @@ class CandleCount(Whole):
         return RequestError(Code.INVALID_REQUEST, f"{said} ({self.most} with format=csv or format=ndjson)")
 
 
+class StreamNames:
+    """Names of streams between commas; each is looked at later, since one that is wrong harms no other."""
+
+    def of_text(self, name: str, text: str) -> tuple[str, ...]:
+        """Take as many as one request may name, each once."""
+        names = tuple(dict.fromkeys(one.strip() for one in text.split(",") if one.strip()))
+        if not 1 <= len(names) <= MOST_STREAMS_PER_REQUEST:
+            said = f"{name} has {len(names)} names; give 1 to {MOST_STREAMS_PER_REQUEST}, with commas between them"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return names
+
+    def schema(self) -> Schema:
+        """Say that it is a text."""
+        return {"type": "string", "minLength": 1}
+
+
 class SymbolName:
     """A symbol; its value is (provider or None, symbol in upper case)."""
 
@@ -322,6 +340,40 @@ def _in_order(asked: HistoryQuery) -> None:
         raise CANDLE_COUNT.fault(LIMIT.name, str(asked.limit))
 
 
+class EventsQuery(NamedTuple):
+    """Which streams are wanted as events, and how; as in a request to subscribe. The token is read before."""
+
+    streams: tuple[str, ...]
+    bars: int | None
+    since: int | None
+    throttle_ms: int
+    closed_only: bool
+    extended: bool
+    last_event_id: str | None
+    token: str | None
+
+
+EVENTS = Query(
+    EventsQuery,
+    Required(
+        "streams",
+        StreamNames(),
+        f"Names of up to {MOST_STREAMS_PER_REQUEST} streams, with commas between them. "
+        "Each gets its own answer; an error in one does not affect the others.",
+        example="BTCUSDT@1m,EUR/USD@1h",
+    ),
+    Parameter("bars", Whole(0, MOST_BARS), client_requests.BARS.description, example=300),
+    Parameter("since", TimeInAddress(), client_requests.SINCE.description, example=1_764_000_000),
+    Defaulted("throttle_ms", Whole(0, 60_000), client_requests.THROTTLE_MS.description, default=0, example=250),
+    Defaulted("closed_only", TruthInAddress(), client_requests.CLOSED_ONLY.description, default=False, example=True),
+    Defaulted("extended", TruthInAddress(), client_requests.EXTENDED.description, default=False, example=True),
+    Parameter(
+        "last_event_id",
+        Word(),
+        "The header `Last-Event-ID`, for a page that opens another `EventSource`; the header counts before it.",
+    ),
+    Parameter("token", Word(), "A token, where no header can be sent: `EventSource` sends none."),
+)
 HISTORY = Query(
     HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, EXTENDED, check=_in_order
 )

@@ -89,9 +89,10 @@ class CloseCount(TypedDict):
 
 
 class ClientStatus(TypedDict):
-    """One WebSocket client."""
+    """One client that gets updates."""
 
     id: Annotated[int, "The number of the client in the log."]
+    over: Annotated[Literal["websocket", "sse"], "How it is connected; `sse`: Server-Sent Events."]
     age_s: float
     streams: Count
     lagging: Annotated[bool, "The client reads more slowly than the relay sends."]
@@ -100,13 +101,14 @@ class ClientStatus(TypedDict):
 
 
 class ClientsStatus(TypedDict):
-    """The WebSocket clients."""
+    """The clients that get updates, over WebSocket or as Server-Sent Events."""
 
     connected: Count
     subscribers: Count
     lagging: Count
     subscriptions: Count
     opened: Annotated[Count, "Connections since the start."]
+    event_streams: Annotated[Count, "Those among the connected that get Server-Sent Events."]
     tokens: NotRequired[
         Annotated[dict[str, int], "Number of connected clients by name of token; left out if the status is public."]
     ]

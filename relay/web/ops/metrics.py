@@ -207,21 +207,24 @@ class RelayCollector(Collector):
         yield Count("relay_sent_bytes", "Bytes of frames written to clients", fanout.bytes_out)
         delay = "From the first update of a flush until it was written to all sockets; flush_ms is part of it"
         yield _histogram("relay_publish_to_write_seconds", delay, {}, {(): fanout.write_delay})
-        yield Gauge("relay_clients", "WebSocket clients", len(self._clients.connections))
+        yield Gauge("relay_clients", "Clients that get updates", len(self._clients.connections))
+        yield Gauge(
+            "relay_clients_sse", "Those of the clients that get Server-Sent Events", self._clients.event_streams
+        )
         yield Gauge("relay_clients_lagging", "Clients that read too slowly now", fanout.lagging)
         yield Gauge(
             "relay_subscriptions",
             "Subscriptions of clients",
             sum(one.subscriptions for one in self.stream_totals.values()),
         )
-        yield Count("relay_client_connects", "WebSocket clients that connected", self._clients.opened)
+        yield Count("relay_client_connects", "Clients that connected for updates", self._clients.opened)
 
     def _serving(self) -> Iterator[Metric]:
         """What clients ask for, and how they leave."""
         actions = Count("relay_client_requests", "Requests over the WebSocket", labels=["action"])
         for action in ACTIONS:
             actions.add_metric([action], self._clients.requests[action])
-        closes = Count("relay_client_closes", "WebSocket clients that left, by who ended it", labels=["by", "code"])
+        closes = Count("relay_client_closes", "Clients that left, by who ended it", labels=["by", "code"])
         count_of = {(by, str(code)): 0 for by, codes in CLOSE_CODES.items() for code in codes}
         for (by, code), count in self._clients.closes.items():
             label = str(code) if code in CLOSE_CODES[by] else OTHER

@@ -106,6 +106,7 @@ class StatusReport:
                 "lagging": fanout.lagging,
                 "subscriptions": sum(one.subscriptions for one in stream_totals.values()),
                 "opened": self._clients.opened,
+                "event_streams": self._clients.event_streams,
                 **self._access.clients_by_token(),
                 "requests": dict(self._clients.requests),
                 "closes": [
@@ -247,6 +248,7 @@ def _client(connection: Connection, now: float) -> dict[str, Any]:
     subscriber = connection.subscriber
     return {
         "id": subscriber.id,
+        "over": connection.over,
         "age_s": round(now - connection.opened_at, 1),
         "streams": len(subscriber.subscriptions),
         "lagging": subscriber.outbox.is_lagging,

@@ -292,6 +292,7 @@ function showClients(clients) {
     .map(({ by, code, count: number }) => `${endOf(by, code)} ${count.format(number)}`);
   const facts = [
     ["Connected now", count.format(clients.connected)],
+    ["By Server-Sent Events", count.format(clients.event_streams)],
     ["Connected so far", count.format(clients.opened)],
     ["Requests", requests.join(", ") || "none"],
     ["How they left", closes.join(", ") || "none left"],

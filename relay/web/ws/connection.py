@@ -14,20 +14,19 @@ from aiohttp import web
 from relay.core.errors import CloseCode, Code, RequestError
 from relay.core.rate_limits import TokenBucket
 from relay.history.joining import Joining
+from relay.instruments.directory import Target
 from relay.protocol import client_requests, frames
 from relay.streams.outbox import Outbox
-from relay.streams.subscriptions import Stream, Subscriber
+from relay.streams.subscriptions import Stream, Subscriber, Wire
 from relay.telemetry.events import event
 from relay.web.access.access import STREAMS_PER_CLIENT, Caller, requests_limit
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.ending import EndingConnection
 from relay.web.ws.messages import MessageKind, Received
-from relay.web.ws.socket import Socket
 from relay.web.ws.subscriptions import ClientSubscriptions
 
 log = logging.getLogger(__name__)
 
-PING_FRAME = b"\x89\x00"
 SLOW_CLOSE_TIMEOUT_S = 10.0
 STREAMS_PER_REQUEST = 5
 """For so many streams that it names, a request counts as one more."""
@@ -69,6 +68,8 @@ class Connection(EndingConnection):
         "subscriber",
     )
 
+    over: ClassVar[str] = "websocket"
+    """How its client is connected, as the status says it."""
     message_bytes: ClassVar[int] = frames.MESSAGE_BYTES
     """So many bytes a message of a client of this protocol may have."""
     usual_streams: ClassVar[int] = STREAMS_PER_CLIENT
@@ -80,7 +81,7 @@ class Connection(EndingConnection):
         all_of_them: Connections,
         transport: asyncio.Transport,
         caller: Caller,
-        ws: Socket,
+        wire: Wire,
         descriptor: int | None = None,
     ) -> None:
         super().__init__(transport)
@@ -88,9 +89,7 @@ class Connection(EndingConnection):
         self._context = context
         self._all_of_them = all_of_them
         outbox = Outbox(transport, context.hub.most_kept)
-        self.subscriber = context.hub.join(
-            outbox, self._on_slow, is_compressed=ws.takes_compressed, descriptor=descriptor
-        )
+        self.subscriber = context.hub.join(outbox, self._on_slow, wire=wire, descriptor=descriptor)
         self.subscriber.on_renewed = self._on_renewed
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller, self.usual_streams)
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
@@ -226,13 +225,18 @@ class Connection(EndingConnection):
             directory = self._context.directory
             if not (is_settled or directory.is_settled(pin, symbol)):
                 return False
-            joining = self._subscribing.subscribe(directory.resolve(pin, symbol, interval), request)
+            target = directory.resolve(pin, symbol, interval)
+            joining = self._subscribing.subscribe(target, self._wish(target, request))
         except RequestError as error:
             self._refuse(error, request.id)
             return True
         if joining is not None:
             self.spawn(self._run(joining))
         return True
+
+    def _wish(self, target: Target, request: client_requests.Request) -> client_requests.Request:
+        """Return what a request wants of one of its streams."""
+        return request
 
     async def _run(self, joining: Joining) -> None:
         try:
@@ -310,7 +314,7 @@ class Connection(EndingConnection):
                 self._transport.abort()
         elif now - self._pinged_at > ping_interval_s:
             self._pinged_at = now
-            self._send(PING_FRAME)
+            self._send(frames.PING_FRAME)
 
     def leave_streams(self) -> None:
         """Leave the hub: nothing more is sent. Harmless when that was done already."""

@@ -31,7 +31,7 @@ class DirectConnection(Connection, MessageProtocol):
         caller: Caller,
         ws: Socket,
     ) -> None:
-        super().__init__(context, all_of_them, transport, caller, ws, descriptor_of(transport))
+        super().__init__(context, all_of_them, transport, caller, ws.wire, descriptor_of(transport))
         self._may_compress = ws.may_compress
         self._frames: TokenBucket | None = None
         self._reader: FrameReader | None = None

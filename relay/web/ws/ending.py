@@ -54,6 +54,10 @@ class EndingConnection(ABC):
     def forget(self, most: int) -> None:
         """Read and forget at most so many bytes, and hand on nothing more."""
 
+    def goodbye(self, code: int, reason: str) -> bytes:
+        """Return what says last why the connection ends."""
+        return frames.close_frame(code, reason)
+
     # -- tasks -------------------------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -112,7 +116,7 @@ class EndingConnection(ABC):
             self._is_ended = True
             self.leave_streams()
             if not self._transport.is_closing():
-                self._transport.write(frames.close_frame(code, reason))
+                self._transport.write(self.goodbye(code, reason))
 
     def _close(self) -> None:
         """Close the connection; what the client does not read must not keep it open for ever."""

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from relay.core.errors import CloseCode, Code, RequestError
 from relay.protocol import frames
+from relay.streams.subscriptions import Wire
 from relay.telemetry.events import event
 from relay.telemetry.rare_warning import RareWarning
 from relay.web.access.access import STREAMS_PER_CLIENT, WEBSOCKET, is_websocket
@@ -45,7 +46,7 @@ CLIENT_PINGS = ClientPings()
 
 
 class Clients:
-    """All WebSocket connections, with one heartbeat for all of them."""
+    """All connections that get updates, WebSockets and event streams, with one heartbeat for all of them."""
 
     def __init__(self, context: ConnectionContext, epoch: str, pings: ClientPings = CLIENT_PINGS) -> None:
         self.context = context
@@ -53,6 +54,7 @@ class Clients:
         self._pings = pings
         self.connections: dict[Connection, None] = {}
         self.opened = 0
+        self.event_streams = 0
         self.requests: Counter[str] = Counter()
         self.closes: Counter[tuple[str, int]] = Counter()
         self.broken_handshake = RareWarning(log, "handshake_broken")
@@ -121,6 +123,7 @@ class Clients:
         """Watch over a client that was let in and greeted."""
         self.connections[connection] = None
         self.opened += 1
+        self.event_streams += connection.subscriber.wire is Wire.EVENTS
         if log.isEnabledFor(logging.DEBUG):
             number, caller = connection.subscriber.id, connection.caller
             token = caller.token.name if caller.token else None
@@ -142,6 +145,7 @@ class Clients:
         about = event("client_left", client=number, by=by, code=code)
         log.debug("client %d left: close code %d, by the %s", number, code, by, extra=about)
         del self.connections[connection]
+        self.event_streams -= connection.subscriber.wire is Wire.EVENTS
         self.context.access.leave(connection.caller)
         if self._all_gone is not None and not self.connections:
             self._all_gone.set()
@@ -205,7 +209,7 @@ async def serve(
         direct.do_first(direct.begin(request))
         inlet.hand_over(direct)
         return SENT
-    connection = other_type(clients.context, clients, transport, caller, ws)
+    connection = other_type(clients.context, clients, transport, caller, ws.wire)
     clients.came(connection)
     await connection.serve(request, ws, connection.begin(request))
     return ws

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from relay.core.compression import DEFLATE_WINDOW_BITS
 from relay.protocol import frames
+from relay.streams.subscriptions import Wire
 from relay.web.aiohttp_seams import HandshakeResponse
 from relay.web.inlet import inlet_of
 
@@ -26,9 +27,9 @@ class Socket(HandshakeResponse):
         return bool(self.compress)
 
     @property
-    def takes_compressed(self) -> bool:
-        """Whether the client reads what is compressed with the full window."""
-        return self.compress == DEFLATE_WINDOW_BITS
+    def wire(self) -> Wire:
+        """In which form the client is sent frames: compressed ones are so with the full window."""
+        return Wire.DEFLATED if self.compress == DEFLATE_WINDOW_BITS else Wire.FRAMES
 
     async def open(self, request: web.Request, greeting: bytes) -> asyncio.Transport | None:
         """Answer the handshake and send a first frame; return the transport, None if the client is gone already."""
@@ -46,7 +47,7 @@ class Socket(HandshakeResponse):
             # aiohttp may have been given another one, which is slower.
             transport = inlet.transport
         if transport is not None:
-            _bound_kernel_buffer(transport)
+            bound_kernel_buffer(transport)
         return transport
 
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
@@ -54,7 +55,7 @@ class Socket(HandshakeResponse):
         return False
 
 
-def _bound_kernel_buffer(transport: asyncio.Transport) -> None:
+def bound_kernel_buffer(transport: asyncio.Transport) -> None:
     """Keep the kernel from hiding minutes of old prices for a client that does not read."""
     sock = transport.get_extra_info("socket")
     if sock is not None:

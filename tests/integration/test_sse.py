@@ -1,0 +1,218 @@
+"""Server-Sent Events: what differs from a WebSocket; what does not is tested over both, where it belongs."""
+
+import asyncio
+import logging
+import re
+from typing import Any
+
+import pytest
+
+from providers import BUILTIN
+from relay.app import RelayLimits
+from relay.web.ws.route import ClientPings
+from tests.conftest import StartRelay
+from tests.integration.test_revisions import Venue
+from tests.support.conditions import eventually
+from tests.support.running_relay import Closed, EventClient, Running
+from tests.support.sandbox import Sandbox
+
+STREAMS = ("BTCUSDT@1s", "ETHUSDT@1s", "SOLUSDT@1s")
+
+
+def closed_of(client: EventClient, symbol: str) -> list[int]:
+    """Return the open times of all closed candles of a symbol, of snapshots as well."""
+    found: list[int] = []
+    for message in client.received:
+        if message.get("symbol") != symbol:
+            continue
+        if message["type"] == "snapshot":
+            candles = message["candles"] if message["last_is_closed"] else message["candles"][:-1]
+            found += [candle["time"] for candle in candles]
+        elif message["type"] == "price_update" and message["is_closed"]:
+            found.append(message["candle"]["time"])
+    return found
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("options", [{"bars": 3}, {}, {"throttle_ms": 100}, {"closed_only": True}])
+async def test_last_event_id_resumes_all_streams_without_a_gap_or_a_repeat(
+    quick: Running, options: dict[str, Any]
+) -> None:
+    times: dict[str, list[int]] = {name.partition("@")[0]: [] for name in STREAMS}
+    last_id = ""
+    # Left after so many messages each time: before all streams are joined, between closes, and among them.
+    for count in (30, 1, 2, 4, 5, 12, 3, 40):
+        client = quick.event_client(last_id)
+        await client.ask("subscribe", streams=[*STREAMS], **options)
+        while len(client.received) < count or not client.last_id:
+            await client.next()
+        last_id = client.last_id
+        for symbol, had in times.items():
+            had += closed_of(client, symbol)
+        await client.close()
+    for had in times.values():
+        assert len(had) > 5
+        assert had == list(range(had[0], had[0] + len(had)))
+
+
+async def test_an_id_holds_in_the_next_run_of_the_relay(relay_with: StartRelay) -> None:
+    first = await relay_with()
+    client = first.event_client()
+    await client.subscribe("BTCUSDT@1s")
+    await client.update(is_closed=True)
+    await first.close()
+    again = (await relay_with()).event_client(client.last_id)
+    await again.subscribe("BTCUSDT@1s", bars=1)
+    await again.update(is_closed=True)
+    times = closed_of(client, "BTCUSDT") + closed_of(again, "BTCUSDT")
+    assert times == list(range(times[0], times[0] + len(times)))
+
+
+async def test_what_was_revised_meanwhile_is_resumed_too(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    client = relay.event_client()
+    await client.subscribe("S@1s")
+    stays = await relay.connect()
+    await stays.subscribe("S@1s")
+    times = [(await client.update(is_closed=True))["candle"]["time"] for _ in range(2)]
+    await stays.until(lambda message: message.get("candle", {}).get("time") == times[-1])
+    await client.close()
+    venue.revise(times[0], 50.0)
+    await stays.update(revised=True)
+    for _ in range(2):
+        again = relay.event_client(client.last_id)
+        await again.subscribe("S@1s")
+        revised = (await again.seen("snapshot"))["revised"]
+        assert [(candle["time"], candle["close"]) for candle in revised] == [(times[0], 50.0)]
+    back = relay.event_client(again.last_id)
+    await back.subscribe("S@1s")
+    assert (await back.seen("snapshot"))["revised"] == []
+    # The same number of another relay, which counts what it revised itself.
+    assert again.last_id is not None
+    moved = relay.event_client(re.sub(r"\.\w{16}-", f".{'0' * 16}-", again.last_id))
+    await moved.subscribe("S@1s")
+    revised = (await moved.seen("snapshot"))["revised"]
+    assert [(candle["time"], candle["close"]) for candle in revised] == [(times[0], 50.0)]
+
+
+async def test_events_of_open_candles_have_no_id_and_clients_with_the_same_streams_share_bytes(relay: Running) -> None:
+    clients = [relay.event_client() for _ in range(3)]
+    for client in clients:
+        await client.subscribe("BTCUSDT@1s", "ETHUSDT@1m")
+    await eventually(lambda: len(relay.hub.fanout.groups) == 1)
+    client = clients[0]
+    await client.update(is_closed=True)
+    client.fields.clear()
+    for _ in range(2):
+        await client.update(is_closed=True, symbol="BTCUSDT")
+    told = [field for field in client.fields if field.startswith("data:")]
+    is_open = [field for field in told if '"is_closed":false' in field]
+    assert is_open
+    assert len([field for field in client.fields if field.startswith("id:")]) == len(told) - len(is_open)
+    await clients[1].update(symbol="BTCUSDT", seq=client.updates[-1]["seq"])
+    assert clients[1].last_id == client.last_id
+
+
+async def test_the_answer_is_one_that_proxies_and_browsers_leave_alone(relay: Running) -> None:
+    client = relay.event_client(headers={"Accept-Encoding": "gzip, br"})
+    await client.subscribe("BTCUSDT@1s")
+    assert client.answer_head is not None
+    head = client.answer_head.headers
+    assert (head["Cache-Control"], head["X-Accel-Buffering"]) == ("no-cache, no-transform", "no")
+    assert "Content-Encoding" not in head
+    assert re.fullmatch(r"retry: [2-4]\d{3}", client.fields[0])
+
+
+@pytest.mark.usefixtures("way")
+async def test_a_quiet_connection_gets_a_comment_now_and_then(relay_with: StartRelay) -> None:
+    relay = await relay_with(limits=RelayLimits(pings=ClientPings(interval_s=0.2)))
+    client = relay.event_client()
+    await client.subscribe("BTCUSDT@1M", closed_only=True)
+    client.read_on()
+    await eventually(lambda: client.fields.count(":") >= 3)
+    assert relay.clients.connections
+
+
+@pytest.mark.usefixtures("way")
+async def test_the_end_of_the_relay_is_an_event_with_its_reason(relay: Running) -> None:
+    clients = [relay.event_client() for _ in range(5)]
+    for client in clients:
+        await client.subscribe("BTCUSDT@1s", "EUR/USD@1m")
+    closing = [asyncio.create_task(client.closing()) for client in clients]
+    await relay.app.shutdown()
+    for task in closing:
+        closed = await task
+        assert (closed.code, closed.reason) == (1001, "server shutdown")
+    with pytest.raises(Closed) as refused:
+        await relay.event_client().subscribe("BTCUSDT@1s")
+    assert refused.value.code == 503
+
+
+@pytest.mark.usefixtures("way")
+async def test_client_that_vanishes_leaves_nothing_behind(relay: Running, sandbox: Sandbox) -> None:
+    client = relay.event_client()
+    await client.subscribe("BTCUSDT@1m", "EUR/USD@1m", "ETHUSDT@1m", bars=100)
+    found = (await relay.get("status")).body["clients"]
+    assert (found["event_streams"], found["subscribers"]) == (1, 1)
+    assert [one["over"] for one in found["newest"]] == ["sse"]
+    assert "\nrelay_clients_sse 1.0\n" in (await relay.get("/metrics")).text
+    await client.close()
+    await eventually(lambda: not relay.hub.subscribers and not relay.hub.streams and not relay.clients.connections)
+    await eventually(lambda: not sandbox.binance.subscribed)
+    assert (relay.access.clients, relay.clients.event_streams) == (0, 0)
+
+
+async def test_a_token_may_be_in_the_address_and_is_never_logged(
+    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    relay = await relay_with(tokens={"alice": "opensesame"})
+    client = relay.event_client(query={"token": "opensesame"})
+    await client.subscribe("BTCUSDT@1s")
+    await relay.event_client(headers={"Authorization": "Bearer opensesame"}).subscribe("BTCUSDT@1s")
+    for query in ({}, {"token": "wrong"}):
+        with pytest.raises(Closed) as refused:
+            await relay.event_client(query=query).subscribe("BTCUSDT@1s")
+        assert refused.value.code == 401
+    status = await relay.get("status", headers={"Authorization": "Bearer opensesame"})
+    assert status.body["clients"]["tokens"] == {"alice": 2}
+    assert "opensesame" not in caplog.text
+
+
+async def test_they_count_as_clients_of_their_address(relay_with: StartRelay) -> None:
+    relay = await relay_with(max_clients_per_address=2, max_connects_per_minute=4)
+    websocket, client = await relay.connect(), relay.event_client()
+    await client.subscribe("BTCUSDT@1s")
+    for reason in ("too many connections from one address", "too many connections", "more than 4 new connections"):
+        with pytest.raises(Closed) as refused:
+            await relay.event_client().subscribe("BTCUSDT@1s")
+        assert (refused.value.code, refused.value.reason.startswith(reason)) == (429, True)
+    await websocket.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("", "streams is missing"),
+        ("streams=,", "streams has 0 names"),
+        ("streams=" + ",".join(f"A{n}@1m" for n in range(101)), "streams has 101 names"),
+        ("streams=BTCUSDT@1m&bars=-1", "bars '-1' is not"),
+        ("streams=BTCUSDT@1m&since=1764000000000", "did you mean 1764000000?"),
+        ("streams=BTCUSDT@1m&colour=red", "unknown parameter 'colour'"),
+        ("streams=BTCUSDT@1m&last_event_id=7", "Last-Event-ID '7' is not an id that this relay sends"),
+    ],
+)
+async def test_what_is_wrong_with_an_address_is_said(relay: Running, query: str, said: str) -> None:
+    answer = await relay.get(f"sse?{query}")
+    assert (answer.status, answer.body["code"]) == (400, "invalid_request")
+    assert said in answer.body["detail"]
+    assert relay.access.clients == 0
+
+
+async def test_one_bad_name_harms_no_other(relay: Running) -> None:
+    client = relay.event_client()
+    await client.ask("subscribe", streams=["NOPE@1m", "BTCUSDT", "BTCUSDT@1s"])
+    await client.update(symbol="BTCUSDT")
+    errors = {message["code"] for message in client.received if message["type"] == "error"}
+    assert errors == {"unknown_symbol", "invalid_request"}
