@@ -80,7 +80,7 @@ class LeaseKeeper:
                 self._step_all(self._clock.monotonic())
             except Exception:
                 # One provider's mistake must not end the leases of all.
-                log.exception("a step of leases failed", extra=event("cluster_failed"))
+                log.exception("a step of leases failed", extra=event("leases_failed"))
             await asyncio.sleep(LEASE_EVERY_S)
 
     def _step_all(self, now: float) -> None:

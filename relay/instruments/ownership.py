@@ -11,6 +11,9 @@ from relay.instruments.lookups import Lookups
 from relay.instruments.saved_list import SavedList
 from relay.plugins.provider import Provider
 
+_FUTURE = "future"
+"""The asset class of contracts."""
+
 
 class Ownership:
     """Who has which symbol, by the lists and lookups of providers as they are now."""
@@ -58,8 +61,9 @@ class Ownership:
     def decide(self, symbol: str) -> tuple[str | None, list[SavedList]]:
         """Return who a bare symbol belongs to, as far as is known, and the missing lists that could say otherwise.
 
-        A list that is missing cannot have an instrument of an asset class that its provider does not bring. One of a
-        provider without its key is not waited for: nobody knows whether there will ever be one.
+        A list that is missing cannot have an instrument of an asset class that its provider does not bring; but futures
+        are called like what they are on, so any earlier list may have such a symbol. A list of a provider without its
+        key is not waited for: nobody knows whether there will ever be one.
         """
         missing = [kept for kept in self._lists.values() if not (kept.listing.is_known or kept.provider.lacks_key)]
         order = list(self._providers)
@@ -74,7 +78,8 @@ class Ownership:
         return holder, [
             kept
             for kept in missing
-            if kept.provider.name in earlier and asset_class in kept.provider.info.asset_classes
+            if kept.provider.name in earlier
+            and (asset_class == _FUTURE or asset_class in kept.provider.info.asset_classes)
         ]
 
     def lacking(self, pin: str | None, symbol: str) -> list[SavedList]:

@@ -15,7 +15,7 @@ from tests.support.replaying import replaying
 from tests.support.running_relay import Answer, Running
 
 BTC = StreamKey("BTCUSDT", "1m")
-ENTRY = {"symbol": "BTCUSDT", "status": "TRADING", "filters": []}
+ENTRY = {"symbol": "BTCUSDT", "status": "TRADING", "baseAsset": "BTC", "quoteAsset": "USDT", "filters": []}
 KNOWN = {"binance": {"BTCUSDT": Instrument("BTCUSDT", "crypto", "BTC", "USDT", extras={"exchange_info": ENTRY})}}
 DATABASE = "; the database of a relay has them, `relay serve --replay relay.db`"
 NO_TEXTS = f"This operation is not supported. (the recording of BTCUSDT has no texts of Binance{DATABASE})"

@@ -13,7 +13,7 @@ from tests.conftest import StartRelay
 from tests.support.loopback_server import free_port
 from tests.support.running_relay import Running
 
-LEAF = ("uses providers.relay:RelayProvider",)
+LEAF = (("providers.relay:RelayProvider", "if used"),)
 
 
 def upstream(*urls: str, **settings: Any) -> dict[str, Any]:

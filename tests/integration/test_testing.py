@@ -385,7 +385,7 @@ async def test_session_that_is_closed_and_answers_that_are_kept_are_named(sandbo
             await asyncio.sleep(0.01)
 
     faults = await faults_of(provider_of(relay_stream=relay_stream))
-    assert "stream: left 1 connections open; use `async with` for answers and sockets" in faults
+    assert "stream: left 1 connection open; use `async with` for answers and sockets" in faults
 
     async def closing_stream(watchlist: Any, session: Any) -> AsyncIterator[PriceUpdate]:
         async with session:

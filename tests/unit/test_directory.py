@@ -478,6 +478,20 @@ async def test_a_missing_list_is_no_doubt_about_what_its_provider_cannot_have(st
     assert found(directory.resolve(None, "EUR/USD", "1m")) == ("two", "EUR/USD@1m", "EUR/USD")
 
 
+async def test_a_contract_is_not_taken_for_what_it_is_on_while_the_list_of_that_is_missing(start: Start) -> None:
+    spot = Lists("spot", "BTCUSDT", asset_class="crypto")
+    spot.may_answer.clear()
+    directory = await start(spot, Lists("contracts", "BTCUSDT", asset_class="future"))
+    await directory.settled("contracts")
+    assert not directory.is_settled(None, "BTCUSDT")
+    asked = asyncio.create_task(directory.settled(None, "BTCUSDT"))
+    await asyncio.sleep(0.1)
+    assert not asked.done()
+    spot.may_answer.set()
+    await asked
+    assert directory.resolve(None, "BTCUSDT", "1m").provider.name == "spot"
+
+
 async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(start: Start) -> None:
     second = Lists("two", asset_class="forex")
     second.error = RateLimited("the credits are used up", 30.0)
