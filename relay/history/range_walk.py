@@ -46,6 +46,7 @@ class RangeWalk:
         self._found = 0  # so many rows there were when it was asked last
         self._behind: int | None = None  # what was known behind where it stood then
         self._is_dense = False
+        self._room = 0  # for how many candles that open while a question about the present is answered
         self._page = self.source.info.candles_per_call
         self._length = _SHORTEST_MONTH_S if self.key.interval == "1M" else length_s(self.key.interval)
 
@@ -276,7 +277,19 @@ class RangeWalk:
                 yield PageRequest(*page, self._page, self._followed_at(page.end), False, is_bounded=True)
 
     def _piece(self, high: int) -> PageRequest:
-        """Return what to ask next. `at` is where the known time ends."""
+        """Return what to ask next.
+
+        Candles may open before a slow provider answers: an answer that is full then does not reach the present. Each
+        further question of a request has room for more of them, so that no request runs after the present.
+        """
+        piece = self._next_piece(high)
+        if not piece.reaches_present:
+            return piece
+        room, self._room = self._room, 2 * self._room + 2
+        return piece._replace(limit=min(piece.limit + room, self._page))
+
+    def _next_piece(self, high: int) -> PageRequest:
+        """Return what to ask for to go on. `at` is where the known time ends."""
         at = high if self.at is None else self.at
         known = self.known()
         settled = settled_before(self.source, self.key, self.source.clock.now())

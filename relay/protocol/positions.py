@@ -14,12 +14,20 @@ from typing import NamedTuple
 
 from relay.core.errors import Code, RequestError
 from relay.core.model import StreamKey
-from relay.protocol.fields import shown
+from relay.protocol.fields import Schema, shown
 
 TAG_LENGTH = 6
 LONGEST = 4096
 """More than the text of 100 streams has."""
-_WHOLE = re.compile(r"1-(?:([0-9a-f]{1,14})\.([0-9a-f]{0,16}))?-((?:[A-Za-z0-9_-]{6}[0-9a-f]{1,10}(?:\.|$))*)")
+_REVISION, _STORE, _ENTRY = "[0-9a-f]{1,14}", "[0-9a-f]{0,16}", "[A-Za-z0-9_-]{6}[0-9a-f]{1,10}"
+_ENTRIES = rf"(?:{_ENTRY}(?:\.{_ENTRY})*)?"
+_WHOLE = re.compile(rf"1-(?:({_REVISION})\.({_STORE}))?-({_ENTRIES})")
+SCHEMA: Schema = {
+    "type": "string",
+    "maxLength": LONGEST,
+    "pattern": rf"^(1-({_REVISION}\.{_STORE})?-{_ENTRIES})?$",
+}
+"""Of such a text, and of none at all: both say where to go on."""
 
 
 class ToldRevision(NamedTuple):

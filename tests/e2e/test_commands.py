@@ -24,7 +24,7 @@ from relay.core.model import Candle, StreamKey
 from relay.protocol.fields import WHERE_SYMBOLS_ARE
 from tests.support.client_readings import relay
 from tests.support.conditions import LONGEST_WAIT_S
-from tests.support.loopback_server import free_port
+from tests.support.free_ports import free_port
 from tests.support.stand_in_relay import StandInRelay, problem_json
 
 __all__ = ["relay"]

@@ -22,7 +22,7 @@ from relay.config.provider_settings import setting_variables
 from relay.config.settings import SETTINGS, Config
 from relay.plugins.loader import PluginHost
 from tests.support.conditions import LONGEST_WAIT_S
-from tests.support.loopback_server import free_port
+from tests.support.free_ports import free_port
 from tests.support.running_relay import Running
 from tests.support.tools import tool
 

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from tests.integration.test_hookspecs import GUIDE, Bitstamp, block
 from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.free_ports import free_port
 from tests.support.loopback_server import loopback_server
 
 ROOT = Path(__file__).parents[2]
@@ -42,9 +42,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         shim.parent.mkdir(exist_ok=True)
         shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m {name} "$@"\n')
         shim.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     nowhere = "127.0.0.1:1"
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PYTEST_"))},

@@ -1,13 +1,13 @@
 """`relay health`: what a container asks to find out whether its relay serves."""
 
 import asyncio
-import socket
 
 import pytest
 from aiohttp import web
 from click.testing import CliRunner, Result
 
 from relay.commands.health import command
+from tests.support.free_ports import free_port
 from tests.support.loopback_server import loopback_server
 from tests.support.running_relay import Running
 
@@ -53,8 +53,7 @@ async def test_a_relay_with_a_full_disk_is_healthy_and_not_ready(full_disk: web.
 
 @pytest.mark.real_time
 async def test_nobody_there_is_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
+    port = free_port()
     found = await health(RELAY_PORT=str(port))
     assert (found.exit_code, found.output) == (1, f"Error: http://127.0.0.1:{port}: no answer (Connection refused)\n")
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import random
 import signal
-import socket
 import sqlite3
 import ssl
 import subprocess
@@ -22,6 +21,7 @@ import pytest
 
 from relay.core.version import VERSION
 from tests.support.container import Image, Images
+from tests.support.free_ports import free_port
 from tests.support.tools import tool
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600), pytest.mark.real_time]
@@ -66,11 +66,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", *options, str(place)], capture_output=True, check=True)
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return str(free.getsockname()[1])
 
 
 async def candle_times(url: str, count: int) -> list[int]:
@@ -134,7 +129,7 @@ def test_open_to_other_machines_without_a_token_it_does_not_start(image: Image, 
 async def test_any_user_gets_candles_from_a_read_only_root_and_a_stop_is_quick(
     image: Image, disk: Path, user: int
 ) -> None:
-    port = free_port()
+    port = str(free_port())
     began = time.monotonic()
     async with image.serving(disk, user, *SANDBOX, RELAY_PORT=port) as container:
         print(f"ready after {time.monotonic() - began:.2f} s")
@@ -154,11 +149,11 @@ async def test_any_user_gets_candles_from_a_read_only_root_and_a_stop_is_quick(
 
 
 async def test_candles_survive_a_kill(image: Image, disk: Path, user: int) -> None:
-    async with image.serving(disk, user, *SANDBOX, RELAY_PORT=free_port()) as container:
+    async with image.serving(disk, user, *SANDBOX, RELAY_PORT=str(free_port())) as container:
         times = await candle_times(container.url, 3)
         container.signal(signal.SIGKILL)
         await container.ended()
-    async with image.serving(disk, user, *SANDBOX, RELAY_PORT=free_port()) as container:
+    async with image.serving(disk, user, *SANDBOX, RELAY_PORT=str(free_port())) as container:
         assert len(await candle_times(container.url, 1)) == 1
     checked = image.run(disk, user, "relay", "store", "--check")
     assert checked.returncode == 0, checked.stdout
@@ -168,7 +163,7 @@ async def test_candles_survive_a_kill(image: Image, disk: Path, user: int) -> No
 
 
 async def test_a_full_disk_ends_neither_the_relay_nor_its_health(image: Image, disk: Path, user: int) -> None:
-    port = free_port()
+    port = str(free_port())
     async with image.serving(disk, user, *SANDBOX, RELAY_PORT=port) as container, aiohttp.ClientSession() as http:
 
         async def is_ready() -> bool:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import re
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ import pytest
 
 from tests.conftest import StartRelay
 from tests.support.conditions import LONGEST_WAIT_S, eventually
+from tests.support.free_ports import free_port
 from tests.support.metrics_page import Scrape, scrape
 from tests.support.running_relay import Running, WsClient
 from tests.support.sandbox import Sandbox
@@ -189,8 +189,7 @@ async def prometheus(program: str, relay: Running, folder: Path) -> AsyncIterato
         )
     )
     options = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with (folder / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             program, *options, f"--web.listen-address={address}", stdout=log, stderr=log

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import socket
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from relay.core.version import VERSION
 from relay.storage.schema import MIGRATIONS
+from tests.support.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "relay" / "packaging"
@@ -32,8 +32,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m relay "$@"\n')
     shim.chmod(0o755)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "TWELVE_DATA_"))}
     path = os.pathsep.join([str(shim.parent), os.environ["PATH"]])
     address = {"RELAY_PORT": str(port), "RELAY_URL": f"http://127.0.0.1:{port}"}

@@ -20,8 +20,8 @@ import pytest
 
 from tests.e2e.test_soak import start_process
 from tests.support.conditions import eventually
+from tests.support.free_ports import free_port
 from tests.support.javascript_client import SUPPORT, node_of
-from tests.support.loopback_server import free_port
 from tests.support.rude_proxy import RudeProxy
 from tests.support.running_relay import end_process
 from tests.support.served_files import client_file, lay_out

@@ -19,8 +19,8 @@ import pytest
 from tests.e2e.test_rude_network import SETTLES_S, STREAMS, Audience, nothing, report
 from tests.e2e.test_soak import start_process
 from tests.support.conditions import eventually
+from tests.support.free_ports import free_port
 from tests.support.javascript_client import node_of
-from tests.support.loopback_server import free_port
 from tests.support.rude_proxy import RudeProxy
 from tests.support.running_relay import end_process
 from tests.support.soak import Faulter, MarketTruth

@@ -9,7 +9,7 @@ import pytest
 
 from relay.client import RelayClient, Update
 from tests.e2e.test_server import refused
-from tests.support.loopback_server import free_port
+from tests.support.free_ports import free_port
 from tests.support.relay_process import serving
 
 MOST_TRIES = 200

@@ -27,8 +27,8 @@ from relay.storage.verify import verify
 from relay.streams.subscriptions import Stream
 from relay.supervision.timing import FeedTiming
 from tests.support.conditions import LONGEST_WAIT_S, eventually
+from tests.support.free_ports import free_port
 from tests.support.javascript_client import SUPPORT, find_node, node_of
-from tests.support.loopback_server import free_port
 from tests.support.own_time import OwnTimeLoop
 from tests.support.running_relay import Running, end_process, start_relay
 from tests.support.served_files import client_file

@@ -10,7 +10,7 @@ from providers.relay import RelayProvider
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
 from relay.testing import check_provider
 from tests.conftest import StartRelay
-from tests.support.loopback_server import free_port
+from tests.support.free_ports import free_port
 from tests.support.running_relay import Running
 
 LEAF = (("providers.relay:RelayProvider", "if used"),)

@@ -61,7 +61,7 @@ async def test_schemathesis_finds_nothing(
         cwd=tmp_path,
         timeout_s=800,
     )
-    assert "Operations:       7 selected / 7 total" in said, said
+    assert "Operations:       8 selected / 8 total" in said, said
     assert "No issues found" in said, said
     assert not report.exists()
 

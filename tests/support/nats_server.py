@@ -3,13 +3,13 @@
 import asyncio
 import shutil
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.free_ports import free_port
 from tests.support.running_relay import end_process
 
 
@@ -21,14 +21,6 @@ def nats_program(config: pytest.Config) -> str:
             pytest.fail("nats-server is not installed")
         pytest.skip("nats-server is not installed")
     return program
-
-
-def free_port() -> int:
-    """Return a port of this machine that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class NatsServer:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import contextlib
 import re
-import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ import orjson
 from relay.client import RelayClient, Update
 from tests.support.authority import Authority
 from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.free_ports import free_port
 from tests.support.running_relay import PREFIX, Answer, EventClient, Running, WsClient, end_process
 
 GUIDE = Path(__file__).parents[2] / "relay" / "server" / "README.md"
@@ -118,9 +118,7 @@ async def proxy(
     change: Change = lambda example: example,
 ) -> AsyncIterator[str]:
     """Run a proxy by the example of the guide, changed as the test wants; give the address of the relay behind it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     place = Place(folder, address, relay_url.removeprefix("http://"), authority)
     text, arguments = SETTERS[language](change(example_of(language, is_below=is_below)), place)
     config = folder / f"{language}.{'yaml' if language == 'yaml' else 'conf'}"

@@ -12,7 +12,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.support.nats_server import CuttableLine, NatsServer, free_port
+from tests.support.free_ports import free_port
+from tests.support.nats_server import CuttableLine, NatsServer
 from tests.support.running_relay import PREFIX, end_process
 from tests.support.sandbox import Sandbox
 from tests.support.soak import PythonClient

@@ -10,6 +10,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from relay.core.model import Candle, StreamKey
 from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.free_ports import free_port
 
 STEP = {"1s": 1, "1m": 60, "1h": 3600, "1d": 86_400}
 
@@ -42,7 +43,7 @@ class StandInRelay:
         self.seq = 0
         self.attempts = 0
         self.connections = 0
-        self.port = 0
+        self.port = free_port()
         self._clients: dict[web.WebSocketResponse, dict[StreamKey, dict[str, Any]]] = {}
         self._transports: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self._changed = asyncio.Condition()
@@ -70,7 +71,6 @@ class StandInRelay:
         await site.start()
         assert isinstance(site._server, asyncio.Server)
         self._listeners = site._server.sockets
-        self.port = self._listeners[0].getsockname()[1]
 
     async def stop(self, code: int = WSCloseCode.GOING_AWAY, reason: str = "server shutdown") -> None:
         """Close all clients and the port; `start` opens the same port again."""

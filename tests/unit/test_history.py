@@ -454,6 +454,20 @@ async def test_present_is_fresh_for_a_second(bench: Bench) -> None:
     assert len(bench.provider.calls) == 2
 
 
+@pytest.mark.parametrize("takes_s", [20, 90, 110])
+async def test_a_request_does_not_run_after_the_present_while_candles_open_before_each_answer(
+    bench: Bench, takes_s: int
+) -> None:
+    """As with second candles of a provider that takes a second and a half."""
+    for _ in range(20):
+        bench.provider.takes_s = (0, 0)
+        await bench.ask(limit=5)
+        bench.provider.now += 65
+        asked, bench.provider.takes_s = len(bench.provider.calls), (takes_s, 0)
+        assert (await bench.ask(limit=50)).is_complete
+        assert len(bench.provider.calls) - asked <= 4
+
+
 async def test_live_candle_replaces_the_open_one_of_the_last_answer(bench: Bench) -> None:
     await bench.ask(limit=5)
     bench.store.put_closed("fake", KEY, final(minute(600)), after=minute(599))

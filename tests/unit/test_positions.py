@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from relay.core.errors import RequestError
 from relay.core.model import StreamKey
 from relay.protocol.client_requests import MOST_STREAMS_PER_REQUEST
-from relay.protocol.positions import LONGEST, Position, ToldRevision, parse_position, tag_of, written
+from relay.protocol.positions import LONGEST, SCHEMA, Position, ToldRevision, parse_position, tag_of, written
 
 TAGS = [tag_of("binance", StreamKey(f"T{number}USDT", "1m")) for number in range(MOST_STREAMS_PER_REQUEST)]
 
@@ -17,6 +17,11 @@ REVISIONS = st.builds(ToldRevision, st.integers(0, 2**53), st.sampled_from(["", 
 @given(st.dictionaries(st.sampled_from(TAGS), st.integers(0, 10**11)), st.none() | REVISIONS)
 def test_what_is_written_is_read(told_to: dict[str, int], revision: ToldRevision | None) -> None:
     assert parse_position(written(told_to.items(), revision).decode()) == Position(told_to, revision)
+
+
+@given(st.from_regex(SCHEMA["pattern"], fullmatch=True).filter(lambda text: 0 < len(text) <= LONGEST))
+def test_all_that_the_schema_allows_is_read(text: str) -> None:
+    parse_position(text)
 
 
 def test_the_position_in_all_streams_of_a_request_fits_a_header() -> None:

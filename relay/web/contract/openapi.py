@@ -20,11 +20,6 @@ JSON = "application/json"
 
 _CANDLE = {"time": 1_764_000_000, "open": 51173.5, "high": 51181.3, "low": 51169.9, "close": 51172.8, "volume": 0.0549}
 
-_EVENT = (
-    'data: {"type":"gap","symbol":"BTCUSDT","interval":"1m","from":1764000000,"to":1764000300,"reason":"not there"}\n'
-    "id: 1-644567d2d0000.0c9d3b1a5e7f2468-5kPz0h69247bc4\n\n"
-)
-
 _TAG = {"ETag": {"description": "Send it as `If-None-Match` to ask for changes.", "schema": {"type": "string"}}}
 
 _WHY = {
@@ -41,10 +36,41 @@ _WHY = {
 _ALWAYS = (400, 401, 403, 429, 500, 503)
 
 
+class Content(NamedTuple):
+    """What an answer is in one content type, and an example of it."""
+
+    schema: Document
+    example: Any
+
+
+def _text(example: str) -> Content:
+    return Content({"type": "string"}, example)
+
+
+_EVENTS = Content(
+    {
+        "type": "object",
+        "description": "One event of the stream, by the names of its lines.",
+        "properties": {
+            "event": {"type": "string", "enum": ["message", "close"], "default": "message"},
+            "data": {"type": "string", "description": "A message as JSON."},
+            "id": {"type": "string"},
+            "retry": {"type": "integer", "description": "Milliseconds to wait before connecting again."},
+        },
+        "required": ["data"],
+    },
+    {
+        "data": '{"type":"gap","symbol":"BTCUSDT","interval":"1m","from":1764000000,"to":1764000300,"reason":"absent"}',
+        "id": "1-644567d2d0000.0c9d3b1a5e7f2468-5kPz0h69247bc4",
+    },
+)
+"""Programs that read events take the schema as that of one event, not of the text of them all."""
+
+
 class Operation(NamedTuple):
     """One route: what it reads, what it answers, and which errors it may have beside those that all have.
 
-    `texts` are its other content types, with an example of each; without `answer` there is no JSON. `has_tag` says
+    `others` are its other content types; without `answer` there is no JSON. `has_tag` says
     that its answers have an entity tag to ask again by.
     """
 
@@ -57,7 +83,7 @@ class Operation(NamedTuple):
     example: Any
     errors: tuple[int, ...] = ()
     is_open: bool = False
-    texts: Mapping[str, str] = {}
+    others: Mapping[str, Content] = {}
     has_tag: bool = False
 
 
@@ -71,9 +97,9 @@ OPERATIONS = (
         response_types.HistoryObject,
         {"symbol": "BTCUSDT", "interval": "1m", "provider": "binance", "candles": [_CANDLE], "last_is_closed": True},
         (404, 502, 504),
-        texts={
-            "text/csv": "time,open,high,low,close,volume\n1764000000,51173.5,51181.3,51169.9,51172.8,0.0549\n",
-            "application/x-ndjson": orjson.dumps(_CANDLE).decode() + "\n",
+        others={
+            "text/csv": _text("time,open,high,low,close,volume\n1764000000,51173.5,51181.3,51169.9,51172.8,0.0549\n"),
+            "application/x-ndjson": _text(orjson.dumps(_CANDLE).decode() + "\n"),
         },
         has_tag=True,
     ),
@@ -88,7 +114,7 @@ OPERATIONS = (
         parameters.EVENTS,
         None,
         None,
-        texts={"text/event-stream": _EVENT},
+        others={"text/event-stream": _EVENTS},
     ),
     Operation(
         f"{PREFIX}/symbols",
@@ -144,7 +170,7 @@ OPERATIONS = (
         parameters.NOTHING,
         None,
         None,
-        texts={"text/plain": "# TYPE relay_clients gauge\n", "application/openmetrics-text": "# EOF\n"},
+        others={"text/plain": _text("# TYPE relay_clients gauge\n"), "application/openmetrics-text": _text("# EOF\n")},
     ),
     Operation(
         "/healthz",
@@ -220,8 +246,8 @@ def _operation(operation: Operation, schemas: Schemas, known: Mapping[str, list[
         content[JSON] = {"schema": schemas.of(operation.answer)}
         if operation.example is not None:
             content[JSON]["examples"] = {"plain": {"value": operation.example}}
-    for kind, shown in operation.texts.items():
-        content[kind] = {"schema": {"type": "string"}, "examples": {"plain": {"value": shown}}}
+    for kind, other in operation.others.items():
+        content[kind] = {"schema": other.schema, "examples": {"plain": {"value": other.example}}}
     tag = {"headers": _TAG} if operation.has_tag else {}
     errors = sorted({*operation.errors, *(() if operation.is_open else _ALWAYS), 503})
     found: Document = {

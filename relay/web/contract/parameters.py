@@ -9,9 +9,10 @@ from aiohttp import web
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.core.near_names import did_you_mean
-from relay.protocol import client_requests
+from relay.protocol import client_requests, positions
 from relay.protocol.client_requests import MOST_BARS, MOST_STREAMS_PER_REQUEST
 from relay.protocol.fields import INTERVAL, Moment, Schema, Whole, parse_date, shown
+from relay.protocol.positions import Position, parse_position
 from relay.protocol.symbol_names import SYMBOL, parse_symbol
 
 T = TypeVar("T")
@@ -173,6 +174,18 @@ class Word:
         return {"type": "string"}
 
 
+class PositionText:
+    """Where a client is in its streams, or nothing."""
+
+    def of_text(self, name: str, text: str) -> Position | None:
+        """Read it. Raises `RequestError` (invalid_request)."""
+        return parse_position(text) if text else None
+
+    def schema(self) -> Schema:
+        """Say what such a text looks like."""
+        return positions.SCHEMA
+
+
 class TruthInAddress:
     """True or false, as a word or as 1 and 0."""
 
@@ -229,8 +242,8 @@ class StreamNames:
         return names
 
     def schema(self) -> Schema:
-        """Say that it is a text."""
-        return {"type": "string", "minLength": 1}
+        """Say that there is a name in it."""
+        return {"type": "string", "pattern": r"[^,\s]"}
 
 
 class SymbolName:
@@ -349,7 +362,7 @@ class EventsQuery(NamedTuple):
     throttle_ms: int
     closed_only: bool
     extended: bool
-    last_event_id: str | None
+    last_event_id: Position | None
     token: str | None
 
 
@@ -369,7 +382,7 @@ EVENTS = Query(
     Defaulted("extended", TruthInAddress(), client_requests.EXTENDED.description, default=False, example=True),
     Parameter(
         "last_event_id",
-        Word(),
+        PositionText(),
         "The header `Last-Event-ID`, for a page that opens another `EventSource`; the header counts before it.",
     ),
     Parameter("token", Word(), "A token, where no header can be sent: `EventSource` sends none."),

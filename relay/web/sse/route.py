@@ -40,8 +40,8 @@ HEADERS = {
 async def events(request: web.Request) -> web.StreamResponse:
     """Let one client in and leave it to its connection."""
     asked = parameters.EVENTS.read(request)
-    last = request.headers.get("Last-Event-ID") or asked.last_event_id
-    position = parse_position(last) if last else None
+    last = request.headers.get("Last-Event-ID")
+    position = parse_position(last) if last else asked.last_event_id
     if request.can_read_body:
         raise RequestError(Code.INVALID_REQUEST, "this request has no body")
     clients = request.app[CLIENTS]

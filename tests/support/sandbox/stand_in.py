@@ -10,6 +10,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from providers.sandbox.connection import Connection, Outgoing
 from providers.sandbox.exchange import SimulatedExchange
 from providers.sandbox.listings import Pair
+from tests.support.free_ports import free_port
 from tests.support.sandbox.clock import StagedClock
 from tests.support.sandbox.faults import Faults, RestAnswer
 from tests.support.sandbox.market import StagedMarket
@@ -64,6 +65,8 @@ class StandIn(SimulatedExchange):
 
     def __init__(self, market: StagedMarket | None = None, clock: StagedClock | None = None, **settings: Any) -> None:
         super().__init__(market or StagedMarket(), clock or StagedClock(), **settings)
+        # It comes back to them after it was away.
+        self._ports = [free_port(), free_port()]
         self.faults = Faults(self)
         self.connect_log: list[Connect] = []
         self.control_messages: list[ControlMessage] = []
