@@ -78,20 +78,17 @@ class Directory:
         """Another one when anything but the extras of an instrument may be different."""
         self.lists_taken = 0
         self._kept = {
-            provider.name: SavedList(provider, documents, self._note_answer, on_list, waits=waits)
+            provider.name: SavedList(provider, documents, partial(self._note_answer, provider), on_list, waits=waits)
             for provider in providers
             if provider.lists_instruments
         }
         self._lookups = {
-            provider.name: Lookups(provider, documents, self._note_answer)
+            provider.name: Lookups(provider, documents, partial(self._note_answer, provider))
             for provider in providers
             if provider.looks_up_instruments
         }
         self._ownership = Ownership(self._providers, self._kept, self._lookups)
         self.name_of = self._ownership.name_of
-        for provider in providers:
-            if provider.name in self._kept or provider.name in self._lookups:
-                provider.hours.instrument_of = partial(self._listed, provider.name)
         self._tasks: list[asyncio.Task[None]] = []
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
@@ -126,9 +123,11 @@ class Directory:
             if name in sources:
                 sources[name].ask_anew()
 
-    def _note_answer(self, is_visible: bool) -> None:
+    def _note_answer(self, provider: Provider, is_visible: bool) -> None:
         self.lists_taken += 1
         self.version += is_visible
+        # Also if nothing is new but extras: what is kept must not be the list of before.
+        provider.hours.note_instruments(*self._ownership.instruments_of(provider.name))
 
     # -- asking -------------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,11 @@ class Ownership:
         """Whether a provider's list has a symbol."""
         return name in self._lists and symbol in self._lists[name].listing.instruments
 
+    def instruments_of(self, name: str) -> list[Mapping[str, Instrument]]:
+        """Return what is known of a provider's instruments, by symbol: its list, then what it said of single ones."""
+        listed = [self._lists[name].listing.instruments] if name in self._lists else []
+        return listed + ([self._lookups[name].instruments] if name in self._lookups else [])
+
     def instrument(self, name: str, symbol: str) -> Instrument | None:
         """Return what a symbol denotes at a provider, by its list or by what it said of that symbol."""
         if self.is_listed(name, symbol):
