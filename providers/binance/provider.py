@@ -59,6 +59,8 @@ _INFO = ProviderInfo(
     # It has thousands. In maintenance it lists a few for a while, or test pairs; even a small venue of it has these.
     least_instruments=10,
     always_listed=("BTCUSDT", "ETHUSDT", "BNBUSDT"),
+    # Error -1100 of calls names it as the legal range of a symbol: letters of any script, digits and three signs.
+    symbol_form=r"[\w.-]+",
     # rest-api.md, "Kline/Candlestick data"; the klines of streams have the same.
     candle_extras=("quote_volume", "trades", "taker_volume", "taker_quote_volume"),
 )

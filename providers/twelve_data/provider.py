@@ -89,6 +89,8 @@ _INFO = ProviderInfo(
     # A call costs one credit a symbol whatever its size (support article 5615854). How many is our choice.
     candles_back=3,
     always_listed=("EUR/USD", "GBP/USD", "USD/JPY"),
+    # Only pairs are made use of, and all of them are written so.
+    symbol_form=r"[^/]+/[^/]+",
     # Our choice. Bars change after their close: most within minutes, some within hours.
     compare_after_s=(900.0, 14_400.0),
 )

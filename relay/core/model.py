@@ -325,6 +325,9 @@ class ProviderInfo(NamedTuple):
     without any, once somebody wants them.
     A list with fewer than `least_instruments` entries is not complete, and neither is one without most of
     `always_listed`, symbols that the venue always has.
+    `symbol_form` is a regular expression that fits all of its symbols in upper case, each as a whole; entries of its
+    list that it does not fit are left out. Other names are known not to be its symbols while its list is missing.
+    With `always_pinned` its symbols are called `NAME:SYMBOL` only: what they are called alone means something else.
     """
 
     name: str
@@ -352,6 +355,8 @@ class ProviderInfo(NamedTuple):
     least_instruments: int = 1
     always_listed: tuple[str, ...] = ()
     candle_extras: tuple[str, ...] = ()
+    symbol_form: str = ""
+    always_pinned: bool = False
 
 
 class NativeAnswer(NamedTuple):

@@ -135,6 +135,7 @@ class Directory:
         """Wait until the lists that decide about a symbol (without one: all lists) were asked for once.
 
         Nobody waits for that any more when the relay runs for some seconds: a provider that hangs holds up no other.
+        A list of an earlier run is taken for the present one where there is no answer to the first question soon.
         Lists that lack a symbol are asked for once more, within limits, and what they answer quickly is waited for.
         """
         if symbol is None:
@@ -142,8 +143,14 @@ class Directory:
             return
         pin, symbol = self._understood(pin, symbol)
         while unsettled := [kept for kept in self._ownership.lacking(pin, symbol) if not kept.settled.is_set()]:
+            # Of those that an earlier run left a list of, another one may have it meanwhile.
+            unsettled.sort(key=lambda kept: kept.listing.is_known)
             if not await self._first_answers(unsettled[:1]):
                 break
+        has_name = self._ownership.has_name(pin, symbol)
+        if not has_name:
+            for kept in self._ownership.unconfirmed(symbol):
+                await kept.answer()
         for lookups in self._ownership.to_ask(pin, symbol):
             await lookups.ask(symbol)
             if lookups.get(symbol) is not None:
@@ -155,7 +162,7 @@ class Directory:
             await kept.answer()
             if not self._ownership.lacking(pin, symbol):
                 break
-        if pin is not None and self._ownership.fixed(symbol) is None:
+        if pin is not None and not has_name:
             # They have to do with what the stream is called.
             for kept in self._ownership.decide(symbol)[1]:
                 await kept.answer()
@@ -163,9 +170,12 @@ class Directory:
     def is_settled(self, pin: str | None, symbol: str) -> bool:
         """Whether `settled` has nothing to do for a symbol, as for nearly all."""
         pin, symbol = self._understood(pin, symbol)
-        is_owned = pin is None or self._ownership.fixed(symbol) is not None
-        if self._ownership.lacking(pin, symbol) or not (is_owned or not self._ownership.decide(symbol)[1]):
+        if self._ownership.lacking(pin, symbol):
             return False
+        if not self._ownership.has_name(pin, symbol):
+            is_undecided = pin is not None and self._ownership.decide(symbol)[1]
+            if is_undecided or self._ownership.unconfirmed(symbol):
+                return False
         for lookups in self._ownership.to_ask(pin, symbol):
             if not lookups.is_settled(symbol):
                 return False
@@ -324,11 +334,14 @@ class Directory:
             if missing:
                 holder = self._providers[owner] if owner is not None and self._ownership.has(owner, symbol) else None
                 raise undecided(symbol, holder, missing, has_others=len(self._providers) > len(missing))
+            for lookups in () if owner is None else self._ownership.failed_before(owner, symbol):
+                if (error := unanswered(symbol, lookups)) is not None:
+                    raise error
         if owner is not None and self._ownership.has(owner, symbol):
             return self._providers[owner]
         # Its owner has it no longer, or it has none; somebody else may.
         for name in (*self._kept, *self._lookups):
-            if self._ownership.has(name, symbol):
+            if self._ownership.has(name, symbol) and not self._providers[name].info.always_pinned:
                 return self._providers[name]
         for lookups in self._lookups.values():
             if (error := unanswered(symbol, lookups)) is not None:

@@ -265,6 +265,8 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
             return f"{name} is {kind_of(text)}, not a text"
     if not is_symbol(symbol):
         return f"{symbol!r:.80} is not a symbol; it has {SPELLING}"
+    if info.symbol_form and not re.fullmatch(info.symbol_form, symbol.upper()):
+        return f"{symbol} does not fit symbol_form, {info.symbol_form!r}"
     if given.asset_class not in info.asset_classes:
         return (
             f"{symbol} has the asset class {given.asset_class!r}; relay_provider names {' '.join(info.asset_classes)}"
