@@ -58,6 +58,8 @@ _INFO = ProviderInfo(
     has_every_candle=True,
     # Our choice: calls weigh by their rows, and after a gap these are a few, far from the next larger weight.
     candles_back=3,
+    # Contracts are called like the pairs that they are on: `BTCUSDT` is spot.
+    always_pinned=True,
     # It has hundreds; recorded lists of all times have these.
     least_instruments=10,
     always_listed=("BTCUSDT", "ETHUSDT", "BNBUSDT"),

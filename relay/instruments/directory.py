@@ -138,8 +138,14 @@ class Directory:
         A list of an earlier run is taken for the present one where there is no answer to the first question soon.
         Lists that lack a symbol are asked for once more, within limits, and what they answer quickly is waited for.
         """
+        self._note_use(pin)
         if symbol is None:
-            await self._first_answers([kept for name, kept in self._kept.items() if pin in (None, name)])
+            lists = [kept for name, kept in self._kept.items() if pin in (None, name)]
+            await self._first_answers(lists)
+            for kept in lists if pin is not None else ():
+                if not kept.listing.is_known:
+                    kept.look()
+                    await kept.answer()
             return
         pin, symbol = self._understood(pin, symbol)
         while unsettled := [kept for kept in self._ownership.lacking(pin, symbol) if not kept.settled.is_set()]:
@@ -195,11 +201,18 @@ class Directory:
         try:
             async with asyncio.timeout_at(self._patience_ends):
                 for kept in lists:
-                    if not kept.settled.is_set():
+                    if not kept.is_wanted:
+                        await kept.answer()
+                    elif not kept.settled.is_set():
                         await kept.settled.wait()
         except TimeoutError:
             return False
         return True
+
+    def _note_use(self, name: str | None) -> None:
+        """Take note that somebody named a provider: what its list lacks is missed from now on."""
+        if name in self._kept:
+            self._kept[name].is_wanted = True
 
     def _understood(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
         """Return pin and symbol; the colon belongs to the symbol where no provider is called like the pin."""
@@ -229,8 +242,9 @@ class Directory:
             raise RequestError(Code.PROVIDER_UNAVAILABLE, said, retry_after=kept.asks_in_s)
 
     def problem(self, name: str) -> str | None:
-        """Return why a provider's list could not be had lately."""
-        sources = (self._kept.get(name), self._lookups.get(name))
+        """Return why a provider's list could not be had lately, if anybody misses it."""
+        kept = self._kept.get(name)
+        sources = (kept if kept is not None and kept.is_wanted else None, self._lookups.get(name))
         return next((one.problem for one in sources if one is not None and one.problem), None)
 
     @property
@@ -241,10 +255,15 @@ class Directory:
     def check_asset_class(self, asset_class: str | None) -> None:
         """Refuse an asset class that nobody has; None is all. Raises `RequestError`."""
         known = self.asset_classes
-        if asset_class is not None and asset_class not in known:
+        if asset_class is None:
+            return
+        if asset_class not in known:
             raise RequestError(
                 Code.INVALID_REQUEST, f"unknown asset_class {shown(asset_class)}; use one of {', '.join(known)}"
             )
+        for name, kept in self._kept.items():
+            if asset_class in kept.provider.info.asset_classes:
+                self._note_use(name)
 
     @property
     def listing(self) -> list[str]:
@@ -254,6 +273,7 @@ class Directory:
     def check_provider(self, name: str | None) -> None:
         """Refuse a provider that there is not, or that lists nothing; None is all. Raises `RequestError`."""
         if name is None or name in self._kept or name in self._lookups:
+            self._note_use(name)
             return
         known = ", ".join(self.listing) or "none, since no provider lists instruments"
         if name in self._switched_off:
@@ -354,6 +374,7 @@ class Directory:
         raise self._unknown(symbol, "no provider lists it", (*self._kept, *self._lookups))
 
     def _pinned(self, pin: str, symbol: str) -> Provider:
+        self._note_use(pin)
         provider, kept, lookups = self._providers[pin], self._kept.get(pin), self._lookups.get(pin)
         if self._ownership.is_open(pin) or self._ownership.has(pin, symbol):
             return provider

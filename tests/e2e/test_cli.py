@@ -181,7 +181,7 @@ def test_plugins_lists_those_built_in(runner: CliRunner) -> None:
     assert [row[:2] for row in rows] == [
         ["binance", "ready"],
         ["twelve_data", "needs a key"],
-        ["binance_usdm", "off"],
+        ["binance_usdm", "ready"],
     ]
     assert rows[0][3] == VERSION
 
@@ -277,5 +277,5 @@ def test_plugins_with_a_name_that_nobody_has_says_who_there_is(runner: CliRunner
     result = runner.invoke(main, ["plugins", "krakn"])
     assert (result.exit_code, result.output) == (
         2,
-        "relay: there is no provider 'krakn'; loaded are binance, twelve_data; switched off are binance_usdm\n",
+        "relay: there is no provider 'krakn'; loaded are binance, twelve_data, binance_usdm\n",
     )

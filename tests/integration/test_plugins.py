@@ -170,6 +170,7 @@ def test_plugins_come_in_by_four_doors_in_order(installed: Callable[..., None]) 
     assert [(loaded.info.name, loaded.source, loaded.version) for loaded in host.loaded.values()] == [
         ("binance", "builtin:BinanceProvider", ""),
         ("twelve_data", "builtin:TwelveDataProvider", ""),
+        ("binance_usdm", "builtin:BinanceUsdmProvider", ""),
         ("tally", "entry point:tally", "2.5"),
         ("named_clock", "module:named_clock", ""),
         ("clock", f"file:{path_of('clock')}", ""),
@@ -200,7 +201,7 @@ def test_distribution_with_a_malformed_list_does_not_hide_the_others(installed: 
 
 def test_later_door_wins_with_a_warning_and_keeps_the_place(caplog: pytest.LogCaptureFixture) -> None:
     host = load("other_binance", builtin=BUILTIN)
-    assert list(host.loaded) == ["binance", "twelve_data"]
+    assert list(host.loaded) == ["binance", "twelve_data", "binance_usdm"]
     assert host.loaded["binance"].info.title == "Another Binance"
     assert host.failures == []
     assert caplog.messages == [
@@ -1107,8 +1108,8 @@ def test_relay_plugins_prints_what_loaded_from_where_and_what_did_not(
     assert [line[:3] for line in lines if line[0] != "setting"] == [
         ["binance", "ready", "builtin:BinanceProvider"],
         ["twelve_data", "needs a key", "builtin:TwelveDataProvider"],
+        ["binance_usdm", "ready", "builtin:BinanceUsdmProvider"],
         ["clock", "ready", f"file:{path_of('clock')}"],
-        ["binance_usdm", "off", "builtin:BinanceUsdmProvider"],
         ["wraps", "relay_candles", f"file:{path_of('doubles')}"],
         ["refused", f"file:{path_of('wrong_api')}", lines[-1][2]],
     ]
