@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 
+from providers.binance_markets.description import description_of
 from providers.binance_markets.instruments import read_list
 from providers.binance_markets.klines import Klines
 from providers.binance_markets.native import native_answer
@@ -29,8 +30,8 @@ from relay import (
 class MarketPlugin:
     """The plugin of one market; one instance a relay, which holds what its feeds and calls share."""
 
-    def __init__(self, info: ProviderInfo, rules: MarketRules) -> None:
-        self._info = info
+    def __init__(self, rules: MarketRules) -> None:
+        self._info = description_of(rules)
         self._rules = rules
         self._weight = Weight(rules.weight_a_minute)
         self._hosts: dict[tuple[str, ...], Hosts] = {}

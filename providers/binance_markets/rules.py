@@ -11,13 +11,24 @@ Weigh = Callable[[Query], int]
 
 
 class MarketRules(NamedTuple):
-    """How one market is asked. `root` begins its REST paths, and `codec` reads its streams.
+    """One market: what its provider is called, and how it is asked.
+
+    A connection carries at most `streams_per_feed` streams at `ws_urls`, which `codec` reads. `root` begins the paths
+    of REST at `rest_urls`. What symbols look like is their `symbol_form`; with `always_pinned` they are nothing without
+    the name of the provider.
 
     An address may use `weight_a_minute`. A page of klines has at most `klines_page` rows; `native_weights` has what is
     passed on as it is, by path behind the root, with what each call weighs, `klines` and `exchangeInfo` among them.
     `list_query` asks for the list of instruments, of which `instrument` reads one entry.
     """
 
+    name: str
+    title: str
+    asset_class: str
+    intervals: tuple[str, ...]
+    ws_urls: tuple[str, ...]
+    rest_urls: tuple[str, ...]
+    streams_per_feed: int
     root: str
     codec: type[KlineCodec]
     weight_a_minute: int
@@ -25,6 +36,8 @@ class MarketRules(NamedTuple):
     list_query: Query
     instrument: Callable[[Mapping[str, Any]], Instrument]
     native_weights: Mapping[str, Weigh]
+    symbol_form: str = ""
+    always_pinned: bool = False
 
 
 def flat(weight: int) -> Weigh:
