@@ -201,10 +201,9 @@ class Directory:
         try:
             async with asyncio.timeout_at(self._patience_ends):
                 for kept in lists:
-                    if not kept.is_wanted:
-                        await kept.answer()
-                    elif not kept.settled.is_set():
-                        await kept.settled.wait()
+                    if kept.settled.is_set():
+                        continue
+                    await (kept.settled.wait() if kept.is_wanted else kept.answer())
         except TimeoutError:
             return False
         return True

@@ -578,6 +578,17 @@ async def test_symbols_that_are_always_pinned_are_nobodys_alone(start: Start) ->
     assert "did you mean one:AAA?" in refusal(directory, None, "AAA").message
 
 
+async def test_a_list_that_hangs_later_holds_up_nobody_who_wants_all(start: Start) -> None:
+    pinned = away("one", "AAA", always_pinned=True)
+    directory = await start(pinned, Lists("two", "BBB"), ttl_s=60.0, retry_s=(1.0, 900.0))
+    await directory.settled()
+    pinned.may_answer.clear()
+    await eventually(lambda: pinned.asked == 2)
+    began = asyncio.get_running_loop().time()
+    await directory.settled()
+    assert asyncio.get_running_loop().time() == began
+
+
 async def test_what_is_always_pinned_needs_no_other_list(start: Start) -> None:
     hanging = Lists("one", "AAA")
     hanging.may_answer.clear()
