@@ -3,6 +3,7 @@
 What the venue documents is named by its page in https://github.com/binance/binance-spot-api-docs, as of 2026-07-21.
 """
 
+from providers.binance.books import BookCodec, live_book
 from providers.binance.codec import BinanceCodec
 from providers.binance.pairs import pair_of
 from providers.binance.weights import WEIGHTS
@@ -28,6 +29,8 @@ _RULES = MarketRules(
     list_query={"showPermissionSets": "false"},
     instrument=pair_of,
     native_weights=WEIGHTS,
+    live=live_book,
+    live_codec=BookCodec,
 )
 _INFO = ProviderInfo(
     name="binance",

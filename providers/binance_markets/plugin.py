@@ -13,15 +13,19 @@ from providers.binance_markets.rules import MarketRules
 from providers.binance_markets.weight import Weight, learn_limit
 from relay import (
     LIST_BOUNDS,
+    BadAnswer,
     Budget,
     Candle,
     Hosts,
     Instrument,
     NativeAnswer,
+    NativeLive,
+    NativeUpdate,
     PriceUpdate,
     ProviderInfo,
     Watchlist,
     hookimpl,
+    native_websocket_feed,
     websocket_feed,
 )
 
@@ -84,6 +88,21 @@ class MarketPlugin:
     ) -> NativeAnswer:
         """Pass a request for public market data on."""
         return await native_answer(self._rules, self._calls, path, query, session, settings)
+
+    @hookimpl
+    def relay_native_live(self, path: str, query: Mapping[str, str]) -> NativeLive | None:
+        """Say which stream has the answer to such a request."""
+        return self._rules.live(path, query)
+
+    @hookimpl
+    def relay_native_stream(
+        self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]
+    ) -> AsyncGenerator[NativeUpdate, None]:
+        """Carry these streams on a connection of their own. Raises `BadAnswer` for a market without any."""
+        codec = self._rules.live_codec
+        if codec is None:
+            raise BadAnswer(f"{self._info.title} has no streams of what is passed on")
+        return native_websocket_feed(session, codec(self._hosts_of(settings["ws_url"])), watchlist)
 
     @hookimpl
     def relay_budgets(self) -> Sequence[Budget]:

@@ -3,11 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from providers.binance_markets.codec import KlineCodec
-from relay import Instrument
+from providers.binance_markets.codec import CombinedCodec, KlineCodec
+from relay import Instrument, NativeLive
 
 Query = Mapping[str, str]
 Weigh = Callable[[Query], int]
+
+
+def no_live(path: str, query: Query) -> NativeLive | None:
+    """Say that no stream has an answer."""
+    return None
 
 
 class MarketRules(NamedTuple):
@@ -15,7 +20,8 @@ class MarketRules(NamedTuple):
 
     An address may use `weight_a_minute`. A page of klines has at most `klines_page` rows; `native_weights` has what is
     passed on as it is, by path behind the root, with what each call weighs, `klines` and `exchangeInfo` among them.
-    `list_query` asks for the list of instruments, of which `instrument` reads one entry.
+    `list_query` asks for the list of instruments, of which `instrument` reads one entry. `live` names the stream that
+    has the answer to a request of what is passed on, and `live_codec` reads such streams, where there are any.
     """
 
     root: str
@@ -25,6 +31,8 @@ class MarketRules(NamedTuple):
     list_query: Query
     instrument: Callable[[Mapping[str, Any]], Instrument]
     native_weights: Mapping[str, Weigh]
+    live: Callable[[str, Query], NativeLive | None] = no_live
+    live_codec: type[CombinedCodec] | None = None
 
 
 def flat(weight: int) -> Weigh:

@@ -365,6 +365,25 @@ class NativeAnswer(NamedTuple):
     weight: int = 0
 
 
+class NativeUpdate(NamedTuple):
+    """What a venue's own stream said last under `key`, with its `content` in whatever form the provider reads it."""
+
+    key: StreamKey
+    content: Any
+
+
+class NativeLive(NamedTuple):
+    """The stream of a venue, by its `key`, that says all the time what a request would be answered.
+
+    `body` makes the venue's own answer of the newest content of that stream; pure. `weight` is what the request would
+    cost, in the units of the provider's first budget.
+    """
+
+    key: StreamKey
+    body: Callable[[Any], bytes]
+    weight: int = 0
+
+
 class Budget(NamedTuple):
     """A limit that the provider sets: `used` of `limit` units, back to 0 at `resets_at` (Unix seconds).
 

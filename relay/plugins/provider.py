@@ -9,7 +9,17 @@ import aiohttp
 from relay.core.clock import ProviderClock, StatedClock
 from relay.core.errors import AuthenticationFailed, BadAnswer, ProviderError, UnknownSymbol, log_text
 from relay.core.intake import Intake
-from relay.core.model import Budget, Candle, Instrument, NativeAnswer, PriceUpdate, ProviderInfo, StreamKey
+from relay.core.model import (
+    Budget,
+    Candle,
+    Instrument,
+    NativeAnswer,
+    NativeLive,
+    NativeUpdate,
+    PriceUpdate,
+    ProviderInfo,
+    StreamKey,
+)
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
@@ -22,7 +32,7 @@ from relay.plugins.judged_instruments import judged_answer, judged_list
 from relay.plugins.market_hours import MarketHours
 from relay.plugins.provider_secrets import ProviderSecrets
 from relay.plugins.provider_session import ProviderSession
-from relay.plugins.validation import CandleValidator, fault_of_budget, fault_of_native, fault_of_type
+from relay.plugins.validation import CandleValidator, fault_of_budget, fault_of_live, fault_of_native, fault_of_type
 from relay.telemetry.events import Speaker, event
 from relay.telemetry.loop_monitor import Blocks
 from relay.upstream.watchlist import Watchlist
@@ -57,6 +67,7 @@ class Provider:
         self.looks_up_instruments = "relay_instrument" in hooks
         self.tells_past_changes = "relay_past_changes" in hooks
         self.answers_natively = "relay_native" in hooks
+        self.answers_live = {"relay_native_live", "relay_native_stream"} <= {*hooks}
         self.remembers = "relay_memory" in hooks
         self.loaded = loaded
         self._secrets = ProviderSecrets(settings, self.proxies)
@@ -272,6 +283,35 @@ class Provider:
 
         found: NativeAnswer = await self._call("relay_native", read, path=path, query=query)
         return found
+
+    def native_live(self, path: str, query: Mapping[str, str]) -> NativeLive | None:
+        """Return the venue's own stream that has the answer to a request; None also if the plugin fails."""
+        if not self.answers_live:
+            return None
+        try:
+            live: NativeLive | None = self._calls.ask("relay_native_live", path=path, query=query)
+            if live is not None and (fault := fault_of_live(live)) is not None:
+                raise BadAnswer(f"provider {self.name}: relay_native_live {fault}")
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_native_live", error)
+            return None
+        return live
+
+    def live_body(self, live: NativeLive, content: Any) -> bytes | None:
+        """Return the answer that a stream's newest content makes; None if the plugin fails."""
+        try:
+            body = live.body(content)
+            if type(body) is not bytes:
+                raise BadAnswer(f"provider {self.name}: the body of a NativeLive is not bytes")
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_native_live", error)
+            return None
+        return body
+
+    def native_stream(self, watchlist: Watchlist) -> AsyncGenerator[NativeUpdate, None]:
+        """Yield what the venue's own streams say. Raises `ProviderError`."""
+        watchlist.bind(self)
+        return self._feeds.native_stream(watchlist)
 
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""

@@ -22,6 +22,7 @@ from relay.supervision.backfill import Backfill
 from relay.supervision.derived_feed import DerivedFeed, DerivedStream
 from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot, OnLose
+from relay.supervision.native_feed import NativeFeed
 from relay.supervision.past_changes import PastChanges
 from relay.supervision.recheck import Recheck
 from relay.supervision.refused_streams import RefusedStreams
@@ -79,6 +80,7 @@ class Supervisor:
         self.past_changes = PastChanges(provider, hub, history, clock)
         self._announced = AnnouncedChanges(provider, self.past_changes, history, clock, past_memory or Memory())
         self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
+        self.native = NativeFeed(provider, self.attempts, self.counters, clock, self._rng)
         self._hub = hub
         self._history = history
         self._machine_clock = clock
@@ -107,12 +109,12 @@ class Supervisor:
     @property
     def open_feeds(self) -> int:
         """How many upstream connections or polling loops run now."""
-        return sum(slot.open_feeds for slot in self._slots)
+        return sum(slot.open_feeds for slot in self._slots) + self.native.is_open
 
     @property
     def is_idle(self) -> bool:
         """Whether no feed runs, nor one that is ending."""
-        return not self._slots and not self._ending
+        return not self._slots and not self._ending and self.native.is_idle
 
     def planned(self, key: StreamKey) -> Planned | None:
         """Return when a polled stream is asked for next, if its feed said so."""
@@ -320,6 +322,7 @@ class Supervisor:
         self._derive_anew()
         for slot in self._slots:
             slot.renew()
+        self.native.renew()
 
     async def _tick_forever(self) -> None:
         while True:
@@ -368,5 +371,11 @@ class Supervisor:
             tasks.append(self._ticker)
         for task in tasks:
             task.cancel()
-        parts = (self.backfill.close(), self.recheck.close(), self._announced.close(), self.past_changes.close())
+        parts = (
+            self.backfill.close(),
+            self.recheck.close(),
+            self._announced.close(),
+            self.past_changes.close(),
+            self.native.close(),
+        )
         await asyncio.gather(*parts, *tasks, return_exceptions=True)

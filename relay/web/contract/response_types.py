@@ -273,7 +273,7 @@ class FacadeStatus(TypedDict):
     upstream_weight: Annotated[Count, "What these calls cost, in units of the provider's budget."]
     weight_asked: Annotated[Count, "What the same requests would have cost the programs at the provider itself."]
     weight_saved: Count
-    live_series: Annotated[Count, "Series that are followed live because programs poll them."]
+    live_series: Annotated[Count, "Series and order books that are followed live because programs poll them."]
 
 
 class ClusterRelay(TypedDict):

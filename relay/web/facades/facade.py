@@ -35,6 +35,8 @@ class FacadeTiming(NamedTuple):
     most_kept_s: float = 12 * 3600.0
     first_event_s: float = 3.5
     """On record the first event of a candle came up to 2.7 s after the end of the one before."""
+    first_answer_s: float = 1.0
+    """So long the first word of a stream of the exchange's own is waited for, before the exchange is asked."""
 
     def kept_s(self, interval: str) -> float:
         """Return how long a series stays live after the last request."""

@@ -248,7 +248,11 @@ class RelayCollector(Collector):
         asked = Count(
             "relay_facade_weight_asked", "What the same requests would have cost at the provider", labels=["facade"]
         )
-        live = Gauge("relay_facade_live_series", "Series followed live because they are polled", labels=["facade"])
+        live = Gauge(
+            "relay_facade_live_series",
+            "Series and order books followed live, being polled",
+            labels=["facade"],
+        )
         for name, counts in self._facades.items():
             for kind, count in counts.answered.items():
                 answered.add_metric([name, kind], count)

@@ -1,7 +1,7 @@
 """Series whose newest klines are asked for again and again: they are followed live, and answered from memory."""
 
 import asyncio
-from collections import OrderedDict
+from functools import partial
 
 from relay.core.intervals import next_open
 from relay.core.model import StreamKey
@@ -12,19 +12,9 @@ from relay.web.access.access import Caller
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance.kline_events import CLOSED_ONLY
 from relay.web.facades.facade import FacadeParts
+from relay.web.facades.polls import End, Polls
 
-MOST_SEEN = 4096
 LOOK_S = 0.05
-
-
-class _Poll:
-    # One series: when it was asked for last, and what keeps it live.
-    __slots__ = ("asked_at", "attachment", "timer")
-
-    def __init__(self, asked_at: float) -> None:
-        self.asked_at = asked_at
-        self.attachment: Attachment | None = None
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class PolledSeries:
@@ -34,73 +24,37 @@ class PolledSeries:
         self._parts = parts
         self._counts = counts
         self._timing = parts.timing
-        self._series: OrderedDict[tuple[str, StreamKey], _Poll] = OrderedDict()
+        self._polls: Polls[tuple[str, StreamKey]] = Polls()
 
     def note(self, target: Target, caller: Caller) -> None:
         """Note that somebody asks for the newest klines of a series; follow it live when that happens again."""
-        identity, now = (target.provider.name, target.key), asyncio.get_running_loop().time()
-        series = self._series.get(identity)
-        if series is None:
-            self._series[identity] = _Poll(now)
-            self._forget_some()
-            return
-        self._series.move_to_end(identity)
-        is_again = now - series.asked_at <= self._timing.kept_s(target.key.interval)
-        series.asked_at = now
-        if series.attachment is None and is_again:
-            self._begin(identity, series, target, caller)
+        kept_s = self._timing.kept_s(target.key.interval)
+        self._polls.note((target.provider.name, target.key), kept_s, partial(self._begin, target, caller))
 
     def touch(self, target: Target) -> None:
         """Note that somebody was given an answer of a series again."""
-        series = self._series.get((target.provider.name, target.key))
-        if series is not None:
-            series.asked_at = asyncio.get_running_loop().time()
+        self._polls.touch((target.provider.name, target.key))
 
-    def _forget_some(self) -> None:
-        while len(self._series) > MOST_SEEN:
-            _, series = self._series.popitem(last=False)
-            self._end(series)
-
-    def _begin(self, identity: tuple[str, StreamKey], series: _Poll, target: Target, caller: Caller) -> None:
+    def _begin(self, target: Target, caller: Caller) -> End | None:
         hub, access = self._parts.hub, self._parts.access
+        identity = (target.provider.name, target.key)
         if identity not in hub.streams:
             most = access.config.max_streams
             if len(hub.streams) >= most or not access.shares.may_open(caller.owner, hub.streams, most):
-                return
+                return None
             access.shares.opened(identity, caller.owner, hub.streams)
         stream = hub.stream(*identity, target.name, self._parts.supervisors[target.provider.name])
-        series.attachment = hub.attach(stream, keeps=False)
+        attachment = hub.attach(stream, keeps=False)
         self._counts.live_series += 1
-        self._plan(identity, series, self._timing.kept_s(target.key.interval))
+        return partial(self._end, attachment)
 
-    def _plan(self, identity: tuple[str, StreamKey], series: _Poll, after_s: float) -> None:
-        series.timer = asyncio.get_running_loop().call_later(after_s, self._look, identity, series)
-
-    def _look(self, identity: tuple[str, StreamKey], series: _Poll) -> None:
-        """Let a series go that nobody asked for lately."""
-        series.timer = None
-        kept_s = self._timing.kept_s(identity[1].interval)
-        left_s = series.asked_at + kept_s - asyncio.get_running_loop().time()
-        if left_s > 0:
-            self._plan(identity, series, left_s)
-        else:
-            self._series.pop(identity, None)
-            self._end(series)
-
-    def _end(self, series: _Poll) -> None:
-        if series.timer is not None:
-            series.timer.cancel()
-            series.timer = None
-        if series.attachment is not None:
-            self._parts.hub.detach(series.attachment)
-            self._counts.live_series -= 1
-            series.attachment = None
+    def _end(self, attachment: Attachment) -> None:
+        self._parts.hub.detach(attachment)
+        self._counts.live_series -= 1
 
     def close(self) -> None:
         """Let all series go."""
-        for series in self._series.values():
-            self._end(series)
-        self._series.clear()
+        self._polls.close()
 
     # -- what a live stream says of the present ----------------------------------------------------
 
