@@ -1,13 +1,22 @@
 """One bound provider: what its hooks answer is judged here, and what they raise leaves as `ProviderError`."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
 
 from relay.core.clock import ProviderClock, StatedClock
-from relay.core.errors import AuthenticationFailed, BadAnswer, ProviderError, UnknownSymbol, log_text
+from relay.core.errors import (
+    AuthenticationFailed,
+    BadAnswer,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    UnknownSymbol,
+    log_text,
+)
 from relay.core.intake import Intake
 from relay.core.model import (
     Budget,
@@ -30,6 +39,7 @@ from relay.plugins.hook_calls import HookCalls
 from relay.plugins.judged_feed import JudgedFeeds
 from relay.plugins.judged_instruments import judged_answer, judged_list
 from relay.plugins.market_hours import MarketHours
+from relay.plugins.outage import Outage
 from relay.plugins.provider_secrets import ProviderSecrets
 from relay.plugins.provider_session import ProviderSession
 from relay.plugins.validation import CandleValidator, fault_of_budget, fault_of_live, fault_of_native, fault_of_type
@@ -89,6 +99,7 @@ class Provider:
         self.hours = MarketHours(self._calls, self.failures, lambda: self.clock)
         self.market = self.hours.market
         self.is_closed = False
+        self.outage = Outage()
         self._has_bad_extras = False
         self.blocks = Blocks()
         self.clock: ProviderClock = self._stated_clock(clock) or clock
@@ -345,12 +356,24 @@ class Provider:
     async def _list(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
         """Return the list that a hook returns. Raises `ProviderError`."""
         self._check_refusal(hook)
-        return await self._calls.listed(hook, kind, **arguments)
+        with self._noted():
+            return await self._calls.listed(hook, kind, **arguments)
 
     async def _call(self, hook: str, read: Callable[[Any], Any], **arguments: Any) -> Any:
         """Return what a hook returns after a while, as `read` has it. Raises `ProviderError`."""
         self._check_refusal(hook)
-        return await self._calls.call(hook, read, **arguments)
+        with self._noted():
+            return await self._calls.call(hook, read, **arguments)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note whether the venue answers. What it refuses, or answers badly, says nothing about that."""
+        try:
+            yield
+        except (ProviderUnavailable, ProviderTimeout) as failure:
+            self.outage.note(failure)
+            raise
+        self.outage.end()
 
     def _check_refusal(self, hook: str) -> None:
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):

@@ -99,6 +99,7 @@ class Supervisor:
         self._numbers = count(1)
         self._is_closing = False
         self._delayed_at: float | None = None
+        provider.outage.on_end.append(self._hurry)
 
     async def start(self) -> None:
         """Take up what the last run left to be compared; call it before anything is wanted."""
@@ -324,6 +325,12 @@ class Supervisor:
             slot.renew()
         self.native.renew()
 
+    def _hurry(self) -> None:
+        """End the pauses before feeds are opened: the provider answers again."""
+        for slot in self._slots:
+            slot.hurry()
+        self.native.hurry()
+
     async def _tick_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
@@ -334,8 +341,12 @@ class Supervisor:
         self._refused.check_provider(now)
         self._retry_due()
         self._check_list(now)
+        is_back = False
         for slot in self._slots:
             slot.check_silence(now)
+            is_back |= slot.takes_comeback()
+        if is_back:
+            self._hurry()
         for supervised in self._supervised.values():
             self.backfill.check_close(supervised, now)
         self.backfill.repair(self._supervised, now)
@@ -362,6 +373,8 @@ class Supervisor:
     async def close(self) -> None:
         """End all feeds and everything that was started for them."""
         self._is_closing = True
+        if self._hurry in self.provider.outage.on_end:
+            self.provider.outage.on_end.remove(self._hurry)
         for handle in self._lingering.values():
             handle.cancel()
         tasks = [*(slot.task for slot in self._slots), *self._ending]
