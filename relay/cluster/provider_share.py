@@ -10,6 +10,7 @@ from relay.cluster.bus_messages import ClaimTold, Item, PlanTold, StateTold, Wis
 from relay.cluster.carrier import Carrier
 from relay.cluster.duty import Duty, duty
 from relay.cluster.lease import LEASE_TIMING, LeaseTiming, LeaseView
+from relay.cluster.parts import bodies_within
 from relay.cluster.peers import Peers
 from relay.cluster.remote_history import RemoteHistory
 from relay.cluster.shards import Shard, shard_number
@@ -30,7 +31,7 @@ UNREACHED_S = 15.0
 """An owner whose streams are all lost for so long lets another relay try."""
 UNABLE_S = 60.0
 MOST_A_MESSAGE = 2_000
-"""Updates of one message: NATS takes 1 MB by default."""
+"""Updates of one message, if it has room for them."""
 PLANS_EVERY_S = 0.5
 STATES_EVERY_S = 10.0
 HERE = ""
@@ -175,7 +176,8 @@ class ProviderShare:
     def _say_wishes(
         self, shared: SharedShard, wanted: Iterable[StreamKey], unwanted: Iterable[StreamKey] = (), *, is_new: bool
     ) -> None:
-        for body in wish_bodies(self._me, shared.shard, wanted, unwanted, is_new=is_new):
+        most = self._bus.most_bytes
+        for body in wish_bodies(self._me, shared.shard, wanted, unwanted, is_new=is_new, most_bytes=most):
             self._bus.send(self._subjects.wishes, body)
 
     def say_all_wishes(self, *, is_new: bool = False) -> None:
@@ -241,10 +243,14 @@ class ProviderShare:
                 continue
             items, shared.waiting = shared.waiting, []
             for at in range(0, len(items) if is_awake else 0, MOST_A_MESSAGE):
-                shared.told += 1
-                self.counts.sent += 1
-                body = news_body(self._me, shared.told, items[at : at + MOST_A_MESSAGE])
-                self._bus.send(self._subjects.news(shared.shard), body)
+                self._send_news(shared, items[at : at + MOST_A_MESSAGE])
+
+    def _send_news(self, shared: SharedShard, items: Sequence[tuple[StreamKey, Item]]) -> None:
+        # Each body is written once the one before is sent, and so gets the next number.
+        for body in bodies_within(items, lambda part: news_body(self._me, shared.told + 1, part), self._bus.most_bytes):
+            shared.told += 1
+            self.counts.sent += 1
+            self._bus.send(self._subjects.news(shared.shard), body)
 
     def _take_news(self, shared: SharedShard, body: bytes) -> None:
         news = read_news(body)

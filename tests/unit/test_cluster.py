@@ -188,6 +188,25 @@ async def test_history_is_asked_for_once_for_all(tmp_path: Path) -> None:
         assert len(cluster.venue.calls) - before == 2
 
 
+async def test_small_messages_carry_all_that_large_ones_do(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        cluster.broker.on, cluster.broker.faults = "call", BusFaults(lost=0.05)
+        for relay in cluster.relays:
+            relay.bus.most_bytes = 400
+        hearers = [
+            *follow_all(cluster),
+            *(relay.follow(StreamKey(f"C{at}", "1s")) for relay in cluster.relays for at in range(20)),
+        ]
+        await asyncio.sleep(5)
+        for relay in cluster.relays:
+            found = await relay.provider.candles(A, BEGAN - 900, BEGAN - 100, 800)
+            assert [one.time for one in found] == [*range(BEGAN - 900, BEGAN - 100)]
+            assert (relay.bus.lost, relay.cluster.document()["bus"]["lost"]) == (0, 0)
+        for hearer in hearers:
+            hearer.check(cluster.now())
+        assert any(len(body) > 300 for subject, body in cluster.broker.heard if ".news." in subject)
+
+
 async def test_no_two_relays_spend_a_budget(tmp_path: Path) -> None:
     async with small_cluster(tmp_path, "a", is_budgeted=True) as cluster:
         hearers = [cluster.relays[0].follow(A)]
