@@ -7,16 +7,6 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple
 
 from relay.cluster.bus import Bus
-from relay.cluster.bus_messages import (
-    Heartbeat,
-    ask_body,
-    heartbeat_body,
-    memory_body,
-    read_ask,
-    read_heartbeat,
-    read_memory,
-    read_wish,
-)
 from relay.cluster.carrier import Carrier, OnItem
 from relay.cluster.cluster_report import ClusterReport, Loneliness
 from relay.cluster.duty import Duty
@@ -28,12 +18,22 @@ from relay.cluster.remote_history import HistoryDesk, RemoteHistory
 from relay.cluster.shared_memory import SharedMemory
 from relay.cluster.shared_provider import SharedProvider
 from relay.cluster.shared_shard import Subjects
+from relay.cluster.wire.bus_messages import (
+    Heartbeat,
+    ask_body,
+    heartbeat_body,
+    memory_body,
+    read_ask,
+    read_heartbeat,
+    read_memory,
+    read_wish,
+)
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate
 from relay.core.saved_value import Memory
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
-from relay.supervision.supervisor import Listings
+from relay.supervision.supervisor import Listings, Supervisor
 from relay.supervision.timing import FeedTiming
 from relay.telemetry.events import event
 from relay.telemetry.rare_warning import RareWarning
@@ -142,7 +142,7 @@ class Cluster:
                     on_item,
                     listings=listings,
                     timing=timing,
-                    lingers=share.may_overlap,
+                    lingers=share.ownership.may_overlap,
                 )
 
             share.start(carrier)
@@ -165,7 +165,12 @@ class Cluster:
 
     def carrier_of(self, provider: str) -> Carrier | None:
         """Return what carries a provider's streams upstream here."""
-        return self.shares[provider].carrier
+        return self.shares[provider].upstream.carrier
+
+    def upstream(self) -> dict[str, Supervisor]:
+        """Return by provider who has the connections to it here."""
+        carriers = {name: self.carrier_of(name) for name in self.shares}
+        return {name: carrier.supervisor for name, carrier in carriers.items() if carrier is not None}
 
     def renew(self, provider: str) -> None:
         """Let feeds with the provider's present settings take the place of those that run."""
@@ -228,12 +233,13 @@ class Cluster:
             return
         id_, shard = asked
         share = self.shares.get(shard.provider)
-        if share is None or shard.parts != len(share.shards):
+        shared = None if share is None else share.shards.get(shard)
+        if share is None or shared is None:
             return
-        shared, now = share.shards[shard.number], self._clock.monotonic()
+        now = self._clock.monotonic()
         is_owner = shared.lease.is_held(now)
         # Only who is seen to be the favourite: anybody may ask.
-        if is_owner and id_ != self.id and share.view(shared, now).favourite == id_:
+        if is_owner and id_ != self.id and share.ownership.view(shared, now).favourite == id_:
             self._keeper.hand_over(share, shared)
 
     def _hear_memory(self, body: bytes) -> None:
@@ -290,7 +296,7 @@ class Cluster:
                 share.wishes.expire(now)
                 share.say_all_wishes()
             for name, memory in self._memories.items():
-                if self.shares[name].claims(now) and memory.value is not None:
+                if self.shares[name].ownership.claims(now) and memory.value is not None:
                     memory.tell()
 
     def _note_alone(self, now: float) -> None:
@@ -310,8 +316,10 @@ class Cluster:
     def _beat(self) -> None:
         now = self._clock.monotonic()
         self._beat_at = now
-        able = frozenset(shard for share in self.shares.values() for shard in share.able(now))
-        claims = {shard: claim for share in self.shares.values() for shard, claim in share.claims(now).items()}
+        able = frozenset(shard for share in self.shares.values() for shard in share.ownership.able(now))
+        claims = {
+            shard: claim for share in self.shares.values() for shard, claim in share.ownership.claims(now).items()
+        }
         beat = Heartbeat(
             self.id,
             self.plan.node,

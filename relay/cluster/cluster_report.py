@@ -3,13 +3,13 @@
 from typing import Any, NamedTuple
 
 from relay.cluster.bus import Bus
-from relay.cluster.bus_messages import ClaimTold
 from relay.cluster.lease_keeper import LeaseKeeper
 from relay.cluster.peers import Peers
 from relay.cluster.provider_share import ProviderShare
 from relay.cluster.remote_history import HistoryDesk, RemoteHistory
 from relay.cluster.shards import Shard
 from relay.cluster.shared_shard import SharedShard
+from relay.cluster.wire.bus_messages import ClaimTold
 
 CONTESTED_S = 5.0
 """Two owners for so long are no hand-over."""
@@ -50,7 +50,7 @@ class ClusterReport:
     def document(self, now: float, state: Loneliness, desk: HistoryDesk | None) -> dict[str, Any]:
         """Return the state as JSON values, for `status`."""
         beats = sorted(self._peers.alive(now), key=lambda beat: beat.node)
-        counts = [share.counts for share in self._shares.values()]
+        counts = [share.news.counts for share in self._shares.values()]
         why = self._keeper.fault or "it does not answer"
         middle, worst = self._keeper.round_trip.quantile(0.5), self._keeper.round_trip.quantile(0.99)
         return {
@@ -82,11 +82,11 @@ class ClusterReport:
         }
 
     def _claimed(self, now: float) -> dict[Shard, ClaimTold]:
-        return {shard: claim for share in self._shares.values() for shard, claim in share.claims(now).items()}
+        return {shard: claim for share in self._shares.values() for shard, claim in share.ownership.claims(now).items()}
 
     def _shard(self, share: ProviderShare, shared: SharedShard, now: float) -> dict[str, Any]:
         owners = [beat.node for beat in self._peers.claims(shared.shard, now)]
-        if shared.shard in share.claims(now):
+        if shared.shard in share.ownership.claims(now):
             owners.insert(0, self._node)
         contested = shared.contested_since
         unowned = shared.unowned_since

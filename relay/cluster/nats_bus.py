@@ -17,8 +17,8 @@ from nats.js.errors import KeyWrongLastSequenceError, NoStreamResponseError, Ser
 from nats.js.kv import KeyValue
 
 from relay.cluster.bus import BusError, OnMessage, OnRequest
-from relay.cluster.parts import PartedAnswer, parted_answer
-from relay.cluster.wire_values import Malformed
+from relay.cluster.wire.parts import PartedAnswer, parted_answer
+from relay.cluster.wire.wire_values import Malformed
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from relay.cluster.bus_messages import Heartbeat
 from relay.cluster.shards import Shard, favourite
+from relay.cluster.wire.bus_messages import Heartbeat
 
 BEAT_S = 0.4
 CLAIM_S = 1.2

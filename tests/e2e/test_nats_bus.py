@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from relay.cluster.bus import BusError
-from relay.cluster.history_messages import candles_answer, read_candles
 from relay.cluster.nats_bus import NatsAccess, NatsBus
+from relay.cluster.wire.history_messages import candles_answer, read_candles
 from relay.core.model import ExtendedCandle
 from tests.support.conditions import eventually
 from tests.support.nats_server import NatsServer, nats_program, nats_running

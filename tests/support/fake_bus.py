@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from relay.cluster.bus import BusError, OnMessage, OnRequest
-from relay.cluster.parts import PartedAnswer, parted_answer
-from relay.cluster.wire_values import Malformed
+from relay.cluster.wire.parts import PartedAnswer, parted_answer
+from relay.cluster.wire.wire_values import Malformed
 
 
 class _LeaseHeld(NamedTuple):

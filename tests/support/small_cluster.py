@@ -189,7 +189,7 @@ class SmallRelay:
     @property
     def duty(self) -> str:
         """What it carries of the first shard."""
-        return self.cluster.shares["venue"].shards[0].duty.value
+        return self.cluster.shares["venue"].shards.first.duty.value
 
     async def crash(self) -> None:
         """End without a word to the others."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from relay.cluster.bus_messages import Heartbeat, heartbeat_body, news_body, read_heartbeat
-from relay.cluster.history_messages import HistoryCall, history_body, read_candles
 from relay.cluster.shards import Shard
+from relay.cluster.wire.bus_messages import Heartbeat, heartbeat_body, news_body, read_heartbeat
+from relay.cluster.wire.history_messages import HistoryCall, history_body, read_candles
 from relay.core.errors import BadAnswer
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from tests.support.fake_bus import BusFaults, FakeBus

@@ -20,7 +20,12 @@ from relay import (
     StreamKey,
     UnknownSymbol,
 )
-from relay.cluster.bus_messages import (
+from relay.cluster.duty import Duty, duty
+from relay.cluster.lease import Lease, LeaseView, Move
+from relay.cluster.peers import Peers
+from relay.cluster.remote_history import RemoteHistory
+from relay.cluster.shards import Shard, favourite, parse_shard, shard_number
+from relay.cluster.wire.bus_messages import (
     ClaimTold,
     Heartbeat,
     Item,
@@ -33,8 +38,7 @@ from relay.cluster.bus_messages import (
     read_wish,
     wish_bodies,
 )
-from relay.cluster.duty import Duty, duty
-from relay.cluster.history_messages import (
+from relay.cluster.wire.history_messages import (
     HistoryCall,
     candles_answer,
     error_answer,
@@ -42,12 +46,8 @@ from relay.cluster.history_messages import (
     read_candles,
     read_question,
 )
-from relay.cluster.lease import Lease, LeaseView, Move
-from relay.cluster.parts import PartedAnswer, bodies_within, parted_answer
-from relay.cluster.peers import Peers
-from relay.cluster.remote_history import RemoteHistory
-from relay.cluster.shards import Shard, favourite, parse_shard, shard_number
-from relay.cluster.wire_values import Malformed
+from relay.cluster.wire.parts import PartedAnswer, bodies_within, parted_answer
+from relay.cluster.wire.wire_values import Malformed
 from relay.cluster.wishes import Wishes
 from relay.core.model import ExtendedCandle
 from relay.core.past_change import PastChange

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from relay.cluster.wire_values import MOST_BYTES, need
+from relay.cluster.wire.wire_values import MOST_BYTES, need
 
 PART = b"P"
 """How a part begins; no answer that fits one message begins like this."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from relay.cluster.wire_values import (
+from relay.cluster.wire.wire_values import (
     LONGEST_TEXT,
     Malformed,
     candle_row,

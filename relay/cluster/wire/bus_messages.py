@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from relay.cluster.parts import bodies_within
 from relay.cluster.shards import MOST_SHARDS, Shard
-from relay.cluster.wire_values import (
+from relay.cluster.wire.parts import bodies_within
+from relay.cluster.wire.wire_values import (
     LONGEST_TEXT,
     MOST_ITEMS,
     Malformed,
