@@ -347,7 +347,9 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     history.calls.on_news = tell
     history.derived.edge_of = lambda source, key: live_of(app[HUB].streams.get((source.name, key)))
     if CLUSTER in app:
-        await app[CLUSTER].start(history, app[DIRECTORY], limits.feeds)
+        memory = await _memory(app[STORE].documents, "cluster")
+        app[MEMORIES].append(memory)
+        await app[CLUSTER].start(history, app[DIRECTORY], limits.feeds, memory)
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
     for name, provider in app[PROVIDERS].items():

@@ -43,6 +43,11 @@ class MarketPlugin:
         return self._info
 
     @hookimpl
+    def relay_share(self, parts: int) -> None:
+        """Use one of so many parts of the request weight: other relays, perhaps of this address, cannot be asked."""
+        self._weight.divide(parts)
+
+    @hookimpl
     def relay_stream(
         self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]
     ) -> AsyncGenerator[PriceUpdate, None]:

@@ -106,6 +106,7 @@ class TwelveDataProvider:
         self._waits = waits
         self.server_clock = ProviderClock(self.clock)
         self._memory: Memory | None = None
+        self._parts = 1
         self._accounts: dict[Secret, Account] = {}
         self._polled_with: Account | None = None
         self._ws: dict[tuple[str, ...], Hosts] = {}
@@ -126,6 +127,13 @@ class TwelveDataProvider:
         self._memory = memory
         for account in self._accounts.values():
             account.recall(memory)
+
+    @hookimpl
+    def relay_share(self, parts: int) -> None:
+        """Spend one of so many parts of each key's credits: others spend them too and cannot be asked."""
+        self._parts = parts
+        for account in self._accounts.values():
+            account.credits.divide(parts)
 
     @hookimpl
     def relay_stream(
@@ -249,6 +257,7 @@ class TwelveDataProvider:
             account = self._accounts[key] = Account(
                 settings, self.clock, self.server_clock, self._memory, timeout_s=self._waits.answer_s
             )
+            account.credits.divide(self._parts)
         else:
             account.follow(settings)
         return account

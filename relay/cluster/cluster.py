@@ -6,6 +6,7 @@ import os
 from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple
 
+from relay.cluster.budget_shares import BudgetShares
 from relay.cluster.bus import Bus
 from relay.cluster.carrier import Carrier, OnItem
 from relay.cluster.cluster_report import ClusterReport, Loneliness
@@ -88,6 +89,7 @@ class Cluster:
             on_news=self._beat,
             ask=lambda shard: bus.send(self._subjects.asks, ask_body(self.id, shard)),
         )
+        self._budgets = BudgetShares(self.shares, self._peers, self._start)
         self._report = ClusterReport(
             self.id,
             plan.node,
@@ -130,8 +132,11 @@ class Cluster:
         shared = self._memories[provider] = SharedMemory(memory, tell)
         return shared
 
-    async def start(self, history: HistoryService, listings: Listings | None, timing: FeedTiming) -> None:
-        """Begin to look for the others, and to carry what falls to this relay."""
+    async def start(
+        self, history: HistoryService, listings: Listings | None, timing: FeedTiming, memory: Memory
+    ) -> None:
+        """Begin to look for the others, and to carry what falls to this relay; `memory` is for how many they were."""
+        self._budgets.recall(memory)
         for share in self.shares.values():
 
             def carrier(on_item: OnItem, share: ProviderShare = share) -> Carrier:
@@ -286,6 +291,8 @@ class Cluster:
             # Nothing could be written meanwhile, whatever the bus is like.
             self._keeper.written_at += paused_s
         self._note_alone(now)
+        # Before anything is asked of a provider alone.
+        self._budgets.look(now, is_alone=self.is_alone)
         for share in self.shares.values():
             share.look(now, is_alone=self.is_alone)
         if now - self._beat_at >= BEAT_S:
@@ -350,5 +357,5 @@ class Cluster:
 
     def document(self) -> dict[str, Any]:
         """Return the state as JSON values, for `status`."""
-        state = Loneliness(self.is_alone, self._alone_count, self.nonsense)
+        state = Loneliness(self.is_alone, self._alone_count, self.nonsense, self._budgets.parts)
         return self._report.document(self._clock.monotonic(), state, self._desk)

@@ -1,5 +1,6 @@
 """What a relay says of itself among the others: the part `cluster` of its status."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from relay.cluster.bus import Bus
@@ -16,11 +17,15 @@ CONTESTED_S = 5.0
 
 
 class Loneliness(NamedTuple):
-    """Whether a relay is alone, how often it was, and how many messages of others were invalid."""
+    """Whether a relay is alone, how often it was, how many messages of others were invalid, and `parts`.
+
+    Of so many equal parts of a provider's limits it spends one.
+    """
 
     is_alone: bool
     times: int
     invalid: int
+    parts: Mapping[str, int]
 
 
 class ClusterReport:
@@ -57,7 +62,8 @@ class ClusterReport:
             "node": self._node,
             "namespace": self._namespace,
             "state": "alone" if state.is_alone else "joined",
-            "message": f"NATS cannot be used, {why}: this relay serves its own clients alone" if state.is_alone else "",
+            "message": _message(why, state) if state.is_alone else "",
+            "budget_parts": dict(state.parts),
             "alone_count": state.times,
             "relays": [
                 {"node": self._node, "id": self._id, "here": True, "shards": len(self._claimed(now))},
@@ -99,3 +105,9 @@ class ClusterReport:
             "contested": contested is not None and now - contested >= CONTESTED_S,
             "unowned_s": 0.0 if unowned is None else round(now - unowned, 1),
         }
+
+
+def _message(why: str, state: Loneliness) -> str:
+    text = f"NATS cannot be used, {why}: this relay serves its own clients alone"
+    parts = ", ".join(f"1/{count} of {name}" for name, count in sorted(state.parts.items()))
+    return f"{text}, and spends its part of the limits: {parts}" if parts else text

@@ -29,6 +29,7 @@ SINCE = {
     "relay_clock": 1,
     "relay_close": 1,
     "relay_origins": 1,
+    "relay_share": 1,
 }
 """The minor number with which a hook came, where that is not 0."""
 
@@ -184,6 +185,15 @@ def relay_origins(settings: Settings) -> Sequence[str] | None:
     """
 
 
+@hookspec(firstresult=True)
+def relay_share(parts: int, settings: Settings) -> None:
+    """Spend from now on one of `parts` equal parts of the provider's limits; 1 is all. Optional.
+
+    Called when several relays that share the provider cannot reach each other, and each spends by itself, and again
+    when that ends. Pure, no I/O, by `settings`. Raise nothing: the provider would spend all of it.
+    """
+
+
 HOOKS = (
     relay_provider,
     relay_stream,
@@ -198,4 +208,5 @@ HOOKS = (
     relay_close,
     relay_native,
     relay_origins,
+    relay_share,
 )

@@ -288,6 +288,20 @@ class Provider:
             return ()
         return found
 
+    @property
+    def shares(self) -> bool:
+        """Whether the plugin can be told to spend a part of its limits."""
+        return self._calls.has("relay_share")
+
+    def share(self, parts: int) -> None:
+        """Tell the plugin to spend one of so many equal parts of its limits; 1 is all. One that cannot spends all."""
+        if not self.shares:
+            return
+        try:
+            self._calls.ask("relay_share", parts=parts)
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_share", error)
+
     def origins(self) -> Sequence[str]:
         """Return the marks of the relays that the candles come through; nothing if the plugin fails, or asks none."""
         if not self._calls.has("relay_origins"):

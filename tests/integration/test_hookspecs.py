@@ -121,6 +121,7 @@ def test_api_version() -> None:
         "relay_clock": ["settings"],
         "relay_close": ["session", "settings"],
         "relay_origins": ["settings"],
+        "relay_share": ["parts", "settings"],
     }
 
 
@@ -285,6 +286,23 @@ async def test_hook_relay_origins(answer: Any, origins: tuple[str, ...]) -> None
         assert provider.origins() == origins
     async with opened(provider_of()) as provider:
         assert provider.origins() == ()
+
+
+async def test_hook_relay_share() -> None:
+    told: list[Any] = []
+
+    def relay_share(parts: Any, settings: Any) -> None:
+        told.append((parts, settings))
+        if parts == 1:
+            raise RuntimeError("x")
+
+    async with opened(provider_of(relay_share=relay_share)) as provider:
+        provider.share(3)
+        provider.share(1)
+        assert told == [(3, {}), (1, {})]
+        assert provider.failures.failed == 1
+    async with opened(provider_of()) as provider:
+        provider.share(3)
 
 
 async def test_hook_relay_hours() -> None:

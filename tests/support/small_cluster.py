@@ -65,6 +65,7 @@ class VenuePlugin:
     def __init__(self, venue: Venue, now: Any, *, has_key: bool) -> None:
         self.memory: Memory | None = None
         self.reaches_nothing = False
+        self.parts: list[int] = []
         self._venue = venue
         self._now = now
         key: Any = {"needs_key": "key", "settings": (Setting("key", is_secret=True),)} if has_key else {}
@@ -124,6 +125,10 @@ class MemoryVenuePlugin(VenuePlugin):
     @hookimpl
     def relay_memory(self, memory: Memory) -> None:
         self.memory = memory
+
+    @hookimpl
+    def relay_share(self, parts: int) -> None:
+        self.parts.append(parts)
 
 
 class Hearer:
@@ -213,6 +218,8 @@ class SmallCluster:
         self.broker = FakeBroker()
         self.venue = Venue()
         self.relays: list[SmallRelay] = []
+        self.memories: dict[str, SavedValue] = {}
+        """What each relay kept of the number of relays, by name: also for the next one of that name."""
         self._is_budgeted = is_budgeted
         self._shards = shards
         self._stack = stack
@@ -252,7 +259,7 @@ class SmallCluster:
         relay.supervisor = Supervisor(
             shared, relay.hub, history, self.clock, linger_s=0.1, rng=random.Random(1), timing=FEED_TIMING
         )
-        await cluster.start(history, None, FEED_TIMING)
+        await cluster.start(history, None, FEED_TIMING, self.memories.setdefault(name, SavedValue()))
         self._stack.push_async_callback(relay.end)
         self.relays.append(relay)
         return relay

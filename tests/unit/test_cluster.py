@@ -235,6 +235,37 @@ async def test_the_next_owner_knows_what_was_spent(tmp_path: Path) -> None:
         assert following.plugin.memory.value == {"spent": 7}
 
 
+async def test_relays_that_are_alone_spend_their_part_of_a_budget_and_then_all_of_it(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, is_budgeted=True) as cluster:
+        assert [relay.plugin.parts for relay in cluster.relays] == [[], [], []]
+        cluster.broker.is_down = True
+        await asyncio.sleep(4)
+        assert [relay.plugin.parts for relay in cluster.relays] == [[3], [3], [3]]
+        document = cluster.relays[0].cluster.document()
+        assert document["budget_parts"] == {"venue": 3}
+        assert document["message"].endswith("alone, and spends its part of the limits: 1/3 of venue")
+        cluster.broker.is_down = False
+        await cluster.settle()
+        assert [relay.plugin.parts for relay in cluster.relays] == [[3, 1]] * 3
+        assert cluster.relays[0].cluster.document()["budget_parts"] == {}
+        # The bus is lost again before all were seen; and one that starts without it knows it of its last run.
+        cluster.broker.is_down = True
+        await cluster.relays[2].end()
+        cluster.memories["d"] = cluster.memories["c"]
+        again = await cluster.add("d")
+        await asyncio.sleep(4)
+        assert [cluster.relays[0].plugin.parts[-1], again.plugin.parts] == [3, [3]]
+
+
+async def test_a_relay_that_is_gone_for_good_is_not_counted(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "ab", is_budgeted=True) as cluster:
+        await cluster.relays[1].crash()
+        await asyncio.sleep(15)
+        cluster.relays[0].bus.is_cut = True
+        await asyncio.sleep(4)
+        assert cluster.relays[0].plugin.parts == []
+
+
 def lies() -> list[tuple[str, bytes]]:
     """What a stranger may say on each subject."""
     now = BEGAN + 10

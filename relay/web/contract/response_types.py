@@ -324,6 +324,9 @@ class ClusterStatus(TypedDict):
     state: Annotated[Literal["joined", "alone"], "`alone`: NATS cannot be used, and it serves its own clients alone."]
     message: str
     alone_count: Annotated[Count, "How often it was alone since the start."]
+    budget_parts: Annotated[
+        dict[str, int], "While it is alone: of so many equal parts of a provider's limits it spends one."
+    ]
     relays: list[ClusterRelay]
     shards: list[ClusterShard]
     bus: ClusterBus
