@@ -67,7 +67,7 @@ _INFO = ProviderInfo(
             "poll: requests candles; stream: builds them from ticks, if your plan has them, and confirms them by polls",
             choices=("poll", "stream"),
         ),
-        Setting("poll_seconds", "int", 30, "The shortest time between two polls of a stream", least=1),
+        Setting("poll_seconds", "int", 30, "The shortest time between two polls of a stream", least=1, may_differ=True),
         Setting(
             "market_hours",
             "choice",
@@ -76,8 +76,15 @@ _INFO = ProviderInfo(
             choices=("forex", "always"),
         ),
         # The free plan: support article 5615854.
-        Setting("credits_per_minute", "int", 8, "API credits that your plan has per minute", least=1),
-        Setting("credits_per_day", "int", 800, "API credits that your plan has per day; 0: no daily limit", least=0),
+        Setting("credits_per_minute", "int", 8, "API credits that your plan has per minute", least=1, may_differ=True),
+        Setting(
+            "credits_per_day",
+            "int",
+            800,
+            "API credits that your plan has per day; 0: no daily limit",
+            least=0,
+            may_differ=True,
+        ),
     ),
     needs_key="api_key",
     # Our choice: `SETTLE_S`, and time for the poll.

@@ -1,4 +1,4 @@
-"""How much of each provider's limits a relay spends: all, or its part while several are alone and each spends."""
+"""How much of each provider's limits a relay spends: all, or its part while others spend of them by themselves."""
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
@@ -49,17 +49,23 @@ class BudgetShares:
         """See who spends now. Call it a few times a second."""
         if is_alone:
             self._fewer_since.clear()
-        else:
-            self._count(now)
-        self._divide(self._seen if is_alone else {})
+            self._divide(self._seen)
+            return
+        self._count(now)
+        self._divide({name: self._groups(share, now) for name, share in self._shares.items()})
+
+    def _groups(self, share: ProviderShare, now: float) -> int:
+        """Return how many owners a provider has: relays that are set to something else have one of their own."""
+        name = share.provider.name
+        able = [one for beat in self._peers.alive(now) for one in beat.able if one.provider == name]
+        return len({share.shards.kind, *((one.parts, one.terms) for one in able)})
 
     def _count(self, now: float) -> None:
         before = dict(self._seen)
         for name, share in self._shares.items():
             if not share.provider.shares:
                 continue
-            shard = share.shards.first.shard
-            count = 1 + sum(shard in beat.able for beat in self._peers.alive(now))
+            count = 1 + sum(any(one.provider == name for one in beat.able) for beat in self._peers.alive(now))
             if count >= self._seen.get(name, 1):
                 self._fewer_since.pop(name, None)
             elif now - self._fewer_since.setdefault(name, now) < STEADY_S:
@@ -79,7 +85,7 @@ class BudgetShares:
                 continue
             self.parts[name] = parts
             log.info(
-                "alone: one of %d parts of the limits of %s is spent here, as so many relays were seen last",
+                "one of %d parts of the limits of %s is spent here: others spend of them, too",
                 parts,
                 name,
                 extra=event("budget_divided", provider=name, parts=parts),

@@ -19,6 +19,7 @@ from relay.cluster.remote_history import HistoryDesk, RemoteHistory
 from relay.cluster.shared_memory import SharedMemory
 from relay.cluster.shared_provider import SharedProvider
 from relay.cluster.shared_shard import Subjects
+from relay.cluster.terms import shaping
 from relay.cluster.wire.bus_messages import (
     Heartbeat,
     ask_body,
@@ -79,6 +80,7 @@ class Cluster:
         self._alone_since: float | None = None
         self._same_node = RareWarning(log, "cluster_same_node")
         self._other_shards = RareWarning(log, "cluster_other_shards")
+        self._other_terms = RareWarning(log, "cluster_other_terms")
         self._keeper = LeaseKeeper(
             self.id,
             plan.node,
@@ -181,6 +183,11 @@ class Cluster:
         """Let feeds with the provider's present settings take the place of those that run."""
         if (carrier := self.carrier_of(provider)) is not None:
             carrier.supervisor.renew()
+        if self._keeper.follow_settings(self.shares[provider]):
+            self._look()
+            self._beat()
+            for beat in self._peers.alive(self._clock.monotonic()):
+                self._judge_settings(beat)
 
     def begin_anew(self, provider: str, symbol: str, before: int | None) -> None:
         """Take it that a symbol names another instrument."""
@@ -216,12 +223,27 @@ class Cluster:
         node = beat.node
         if node == self.plan.node:
             self._same_node.say("another relay is called %s too; give each its own [cluster] node", node, node=node)
+        self._judge_settings(beat)
+
+    def _judge_settings(self, beat: Heartbeat) -> None:
+        node = beat.node
         for shard in beat.able:
             share = self.shares.get(shard.provider)
-            if share is not None and shard.parts != len(share.shards):
+            if share is None:
+                continue
+            if shard.parts != len(share.shards):
                 text = "relay %s has %d shards of %s and this one %d: they share none; set the same [cluster] shards"
                 self._other_shards.say(text, node, shard.parts, shard.provider, len(share.shards), node=node)
-                return
+            elif (shard.parts, shard.terms) != share.shards.kind:
+                self._other_terms.say(
+                    "relay %s has another %s or other settings of it, so that its candles may be others: they share "
+                    "none of it; give both the same plugin and the same %s",
+                    node,
+                    shard.provider,
+                    ", ".join(shaping(share.provider)) or "relay version",
+                    node=node,
+                    provider=shard.provider,
+                )
 
     def _hear_wish(self, body: bytes) -> None:
         wish = read_wish(body)
@@ -254,7 +276,9 @@ class Cluster:
             return
         id_, provider, value = heard
         memory = self._memories.get(provider)
-        if memory is None or not self._peers.is_alive(id_, self._clock.monotonic()):
+        beat = self._peers.said(id_, self._clock.monotonic())
+        # Who is set to something else spends by itself.
+        if memory is None or beat is None or self.shares[provider].shards.first.shard not in beat.able:
             return
         if any(shared.duty is not Duty.NONE for shared in self.shares[provider].shards):
             return  # it is this relay that spends now

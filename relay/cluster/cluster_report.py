@@ -10,7 +10,7 @@ from relay.cluster.provider_share import ProviderShare
 from relay.cluster.remote_history import HistoryDesk, RemoteHistory
 from relay.cluster.shards import Shard
 from relay.cluster.shared_shard import SharedShard
-from relay.cluster.wire.bus_messages import ClaimTold
+from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat
 
 CONTESTED_S = 5.0
 """Two owners for so long are no hand-over."""
@@ -66,8 +66,11 @@ class ClusterReport:
             "budget_parts": dict(state.parts),
             "alone_count": state.times,
             "relays": [
-                {"node": self._node, "id": self._id, "here": True, "shards": len(self._claimed(now))},
-                *({"node": b.node, "id": b.id, "here": False, "shards": len(b.claims)} for b in beats),
+                {"node": self._node, "id": self._id, "here": True, "shards": len(self._claimed(now)), "differs": []},
+                *(
+                    {"node": b.node, "id": b.id, "here": False, "shards": len(b.claims), "differs": self._differs(b)}
+                    for b in beats
+                ),
             ],
             "shards": [self._shard(share, shared, now) for share in self._shares.values() for shared in share.shards],
             "bus": {
@@ -86,6 +89,15 @@ class ClusterReport:
                 "answered": 0 if desk is None else desk.answered,
             },
         }
+
+    def _differs(self, beat: Heartbeat) -> list[str]:
+        """Return the providers of which a relay shares nothing with this one, because it is set to something else."""
+        there = {(shard.provider, shard.parts, shard.terms) for shard in beat.able}
+        return [
+            name
+            for name, share in self._shares.items()
+            if any(found[0] == name and found[1:] != share.shards.kind for found in there)
+        ]
 
     def _claimed(self, now: float) -> dict[Shard, ClaimTold]:
         return {shard: claim for share in self._shares.values() for shard, claim in share.ownership.claims(now).items()}

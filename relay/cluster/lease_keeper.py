@@ -175,9 +175,22 @@ class LeaseKeeper:
             self._busy.discard(shared)
 
     async def _give_up(self, shared: SharedShard, revision: int) -> None:
+        await self._give_up_named(shared.shard, revision)
+
+    async def _give_up_named(self, shard: Shard, revision: int) -> None:
         # Otherwise it ends by itself.
         with suppress(BusError):
-            await self._bus.give_up(f"lease.{shared.shard}", revision)
+            await self._bus.give_up(f"lease.{shard}", revision)
+
+    def follow_settings(self, share: ProviderShare) -> bool:
+        """Give up what a provider's share had under the terms of before, if they are others now; say whether."""
+        held = [(shared.shard, shared.lease.revision) for shared in share.shards]
+        if not share.follow_settings():
+            return False
+        for shard, revision in held:
+            if revision is not None:
+                self._start(self._give_up_named(shard, revision), f"give up {shard}")
+        return True
 
     async def leave(self) -> None:
         """Give all leases up at once. Harmless when that was done."""

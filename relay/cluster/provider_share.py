@@ -13,6 +13,7 @@ from relay.cluster.shard_ownership import HERE, ShardOwnership, may_overlap
 from relay.cluster.share_upstream import ShareUpstream
 from relay.cluster.shared_feed import SharedFeed
 from relay.cluster.shared_shard import SharedShard, SharedShards, Subjects
+from relay.cluster.terms import terms_of
 from relay.cluster.wants import Wants
 from relay.cluster.wire.bus_messages import Item, PlanTold, StateTold, Wish, wish_bodies
 from relay.cluster.wishes import Wishes
@@ -45,7 +46,8 @@ class ProviderShare:
         timing: LeaseTiming = LEASE_TIMING,
     ) -> None:
         self.provider = provider
-        self.shards = SharedShards(provider.name, count if may_overlap(provider) else 1, me, timing)
+        count = count if may_overlap(provider) else 1
+        self.shards = SharedShards(provider.name, count, terms_of(provider), me, timing)
         self.wishes = Wishes()
         self.wants = Wants()
         self.upstream = ShareUpstream(self.shards, self.wants, self.wishes)
@@ -59,6 +61,17 @@ class ProviderShare:
     def start(self, carrier: Callable[[Callable[[StreamKey, Item], None]], Carrier]) -> None:
         """Begin with what carries streams upstream."""
         self.upstream.start(carrier(self._take_own))
+
+    def follow_settings(self) -> bool:
+        """Share with other relays, if the present settings are not those of before; say whether that is so."""
+        terms = terms_of(self.provider)
+        if terms == self.shards.kind[1]:
+            return False
+        self.news.close()
+        self.shards.rename(terms)
+        self._listen()
+        self.say_all_wishes(is_new=True)
+        return True
 
     # -- what the feeds of this relay want -----------------------------------------------------------
 

@@ -72,8 +72,8 @@ class SharedShard:
 class SharedShards:
     """The shards of one provider in this relay, and which stream is in which."""
 
-    def __init__(self, provider: str, count: int, me: str, timing: LeaseTiming) -> None:
-        self._all = [SharedShard(Shard(provider, count, number), me, timing) for number in range(count)]
+    def __init__(self, provider: str, count: int, terms: str, me: str, timing: LeaseTiming) -> None:
+        self._all = [SharedShard(Shard(provider, count, number, terms), me, timing) for number in range(count)]
 
     def __iter__(self) -> Iterator[SharedShard]:
         return iter(self._all)
@@ -84,6 +84,17 @@ class SharedShards:
     @property
     def first(self) -> SharedShard:
         return self._all[0]
+
+    @property
+    def kind(self) -> tuple[int, str]:
+        """How many there are and for which terms: relays with others have other shards."""
+        return len(self._all), self.first.shard.terms
+
+    def rename(self, terms: str) -> None:
+        """Take it that they are shards of other terms now, with other relays. The leases of before are lost."""
+        for shared in self._all:
+            shared.shard = shared.shard._replace(terms=terms)
+            shared.lease.lose()
 
     def get(self, shard: Shard) -> SharedShard | None:
         """Return what is kept of a shard; None if the relay that names it is set to other ones."""

@@ -286,6 +286,7 @@ class Setting(NamedTuple):
     `kind` is one of `text`, `secret`, `urls` and `list` (tuples of texts, comma lists in the environment), `int`,
     `float`, `bool`, `choice` and `table` (a mapping, from the file only). A number is held between `least` and `most`.
     A secret reaches the provider wrapped in `Secret` and shows in no output; `is_secret` is how API 1 says so.
+    Relays that share the provider may have other values of it if it changes no candle and `may_differ` says so.
     """
 
     name: str
@@ -298,6 +299,7 @@ class Setting(NamedTuple):
     most: float | None = None
     environment: tuple[str, ...] = ()
     check: Callable[[object], str | None] | None = None
+    may_differ: bool = False
 
 
 class ProviderInfo(NamedTuple):

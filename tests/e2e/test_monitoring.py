@@ -375,6 +375,12 @@ CASES = [
     ),
     Case("RelayAlone", {series("relay_cluster_alone"): "0x4 1x10"}, "8m", "6m", RELAY),
     Case(
+        "RelaySettingsDiffer",
+        {series("relay_cluster_differs", provider="binance"): "0x4 1x20"},
+        *("16m", "13m"),
+        {"provider": "binance", **RELAY},
+    ),
+    Case(
         "RelayTwoOwners",
         {series("relay_cluster_shard_contested", shard="binance.1.0"): "0x4 1x10"},
         *("8m", "6m"),

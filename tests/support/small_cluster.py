@@ -68,7 +68,9 @@ class VenuePlugin:
         self.parts: list[int] = []
         self._venue = venue
         self._now = now
-        key: Any = {"needs_key": "key", "settings": (Setting("key", is_secret=True),)} if has_key else {}
+        free = Setting("pace", "int", 1, may_differ=True)
+        declared = (Setting("hours"), free, *([Setting("key", is_secret=True)] if has_key else []))
+        key: Any = {"settings": declared, **({"needs_key": "key"} if has_key else {})}
         self._info = ProviderInfo(
             "venue", API_VERSION, "Venue", ("crypto",), ("1s",), close_grace_s=1.0, has_every_candle=True,
             history_has_open=True, compare_after_s=(), **key,
@@ -231,14 +233,14 @@ class SmallCluster:
         """Return the time of the venue and of all relays."""
         return self.clock.wall()
 
-    async def add(self, name: str) -> SmallRelay:
-        """Start one more relay."""
+    async def add(self, name: str, **settings: Any) -> SmallRelay:
+        """Start one more relay; of the provider it may have other settings than the others."""
         kind = MemoryVenuePlugin if self._is_budgeted else VenuePlugin
         plugin = kind(self.venue, self.now, has_key=self._is_budgeted)
         host = PluginHost()
         host.load([plugin], [])
         (loaded,) = host.loaded.values()
-        settings = {"key": Secret("hush-hush")} if loaded.info.needs_key else {}
+        settings = {**({"key": Secret("hush-hush")} if loaded.info.needs_key else {}), **settings}
         own = host.bind(loaded, settings, ProviderClock(self.clock))
         own.open(await self._stack.enter_async_context(new_session(own.clock)))
         store = await Store.open(self._folder / f"{name}.db", self.clock, latest={own.name: own.clock.latest})
@@ -273,9 +275,9 @@ class SmallCluster:
         """The relays that carry the first shard for all."""
         return [relay.name for relay in self.relays if not relay.is_over and relay.duty == "all"]
 
-    def owner(self) -> SmallRelay:
-        """The one that does."""
-        (name,) = self.owners
+    def owner(self, among: str = "") -> SmallRelay:
+        """The one that does, of all or of relays of these names."""
+        (name,) = [name for name in self.owners if name in (among or name)]
         return next(relay for relay in self.relays if relay.name == name)
 
 

@@ -64,12 +64,12 @@ async def test_streams_go_on_at_once_when_their_owner_leaves(tmp_path: Path) -> 
 
 
 async def test_a_hand_over_makes_no_stream_wait(tmp_path: Path) -> None:
-    async with small_cluster(tmp_path, "a") as cluster:
+    async with small_cluster(tmp_path, "f") as cluster:
         hearer = cluster.relays[0].follow(A)
-        for name in "bcdefg":
+        for name in "bpxgcd":
             await cluster.add(name)
             await cluster.settle()
-        assert cluster.owners != ["a"], "none of the others is the favourite"
+        assert cluster.owners == ["d"], "each was the favourite when it came"
         hearer.check(cluster.now())
         assert hearer.states == ["connected"]
         assert len(cluster.venue.open) == 1
@@ -208,12 +208,12 @@ async def test_small_messages_carry_all_that_large_ones_do(tmp_path: Path) -> No
 
 
 async def test_no_two_relays_spend_a_budget(tmp_path: Path) -> None:
-    async with small_cluster(tmp_path, "a", is_budgeted=True) as cluster:
+    async with small_cluster(tmp_path, "f", is_budgeted=True) as cluster:
         hearers = [cluster.relays[0].follow(A)]
-        for name in "bcdefg":
+        for name in "bpxgcd":
             hearers.append((await cluster.add(name)).follow(A))
             await cluster.settle()
-        assert cluster.owners != ["a"], "none of the others is the favourite"
+        assert cluster.owners == ["d"], "each was the favourite when it came"
         owner = cluster.owner()
         await owner.end()
         await cluster.settle()
@@ -266,7 +266,7 @@ async def test_a_relay_that_is_gone_for_good_is_not_counted(tmp_path: Path) -> N
         assert cluster.relays[0].plugin.parts == []
 
 
-def lies() -> list[tuple[str, bytes]]:
+def lies(shard: Shard) -> list[tuple[str, bytes]]:
     """What a stranger may say on each subject."""
     now = BEGAN + 10
     wrong = [
@@ -287,10 +287,10 @@ def lies() -> list[tuple[str, bytes]]:
         orjson.dumps(["z", 1, [[0, "A", "1s", True, 1, now, 1.0, 1.0, 1.0, 1.0, 1.0, ["x", "y", 1, 2, 3]]]]),
         orjson.dumps(["z", 1, [[1, "A", "1s", "error", "gone"], [1, "A", "1s", "no such state", ""]]]),
         orjson.dumps(["z", 1, [[2, "A", "1s", 1e99, None], [3, "A", "1s", "x", None, True, 1e9]]]),
-        orjson.dumps(["z", "x", 1, ["venue.1.9", "../../etc"], [["venue.1.0", "9", True, True]], False]),
-        orjson.dumps(["z", "venue.1.0", [["A; drop", "1s", True], ["A", "7q", True]], True]),
+        orjson.dumps(["z", "x", 1, ["venue.1.9", "../../etc"], [[str(shard), "9", True, True]], False]),
+        orjson.dumps(["z", str(shard), [["A; drop", "1s", True], ["A", "7q", True]], True]),
     ]
-    subjects = ("beat", "want", "ask", "memory", "news.venue.1.0")
+    subjects = ("beat", "want", "ask", "memory", f"news.{shard}")
     return [(f"mr.test.{subject}", body) for subject in subjects for body in bodies]
 
 
@@ -298,7 +298,7 @@ async def test_a_stranger_on_the_bus_changes_nothing(tmp_path: Path) -> None:
     async with small_cluster(tmp_path) as cluster:
         hearers = follow_all(cluster)
         await asyncio.sleep(3)
-        for subject, body in lies():
+        for subject, body in lies(cluster.relays[0].cluster.shares["venue"].shards.first.shard):
             cluster.broker.publish(subject, body)
             await asyncio.sleep(0.05)
         await cluster.settle()
@@ -315,11 +315,48 @@ async def test_a_relay_says_what_others_are_set_to_that_does_not_fit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with small_cluster(tmp_path, "a") as cluster:
-        beat = Heartbeat("other", "a", 0.0, frozenset({Shard("venue", 4, 0)}), {})
+        beat = Heartbeat("other", "a", 0.0, frozenset({Shard("venue", 4, 0, "ab")}), {})
         FakeBus(cluster.broker).send("mr.test.beat", heartbeat_body(beat))
         await asyncio.sleep(0.1)
     assert "another relay is called a too; give each its own [cluster] node" in caplog.text
     assert "relay a has 4 shards of venue and this one 1: they share none" in caplog.text
+
+
+async def test_relays_whose_candles_may_differ_share_nothing_and_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with small_cluster(tmp_path, "", is_budgeted=True) as cluster:
+        a = await cluster.add("a", hours="forex", pace=1)
+        same = await cluster.add("b", hours="forex", pace=2)
+        await cluster.settle()
+        assert len(cluster.owners) == 1
+        assert a.cluster.document()["relays"][1]["differs"] == []
+        other = await cluster.add("c", hours="always")
+        hearers = [relay.follow(A) for relay in (a, same, other)]
+        await cluster.settle()
+        # Two groups, each with an owner, and each owner with half of the budget.
+        assert len(cluster.owners) == 2
+        assert "c" in cluster.owners
+        assert [relay.plugin.parts for relay in cluster.relays] == [[2], [2], [2]]
+        assert [one["differs"] for one in other.cluster.document()["relays"]] == [[], ["venue"], ["venue"]]
+        assert "give both the same plugin and the same hours" in caplog.text
+        memory = cluster.owner("ab").plugin.memory
+        assert memory is not None
+        await memory.save({"spent": 5})
+        await asyncio.sleep(0.1)
+        assert other.plugin.memory is not None
+        assert other.plugin.memory.value is None, "what others spent by themselves is no news"
+        for hearer in hearers:
+            hearer.check(cluster.now())
+        # Its settings are read anew.
+        other.provider.reconfigure({**other.provider.settings, "hours": "forex"})
+        other.cluster.renew("venue")
+        await cluster.settle()
+        assert len(cluster.owners) == 1
+        assert len(cluster.venue.open) == 1
+        assert [relay.plugin.parts[-1] for relay in cluster.relays] == [1, 1, 1]
+        for hearer in hearers:
+            hearer.check(cluster.now())
 
 
 def test_a_name_that_no_log_or_terminal_can_show_is_refused() -> None:

@@ -71,7 +71,7 @@ def test_streams_spread_over_shards_and_stay_where_they_are() -> None:
 
 
 def test_a_relay_that_goes_moves_only_its_own_shards() -> None:
-    shards = [Shard("binance", 64, number) for number in range(64)]
+    shards = [Shard("binance", 64, number, "ab") for number in range(64)]
     before = {shard: favourite(shard, ["a", "b", "c"]) for shard in shards}
     after = {shard: favourite(shard, ["a", "b"]) for shard in shards}
     assert set(before.values()) == {"a", "b", "c"}
@@ -80,11 +80,15 @@ def test_a_relay_that_goes_moves_only_its_own_shards() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["binance.1.1", "binance.0.0", "binance.65.0", "a b.1.0", "binance.01.0", "x.1", 7, ""]
+    "text",
+    [
+        *("binance.1.1.0f", "binance.0.0.0f", "binance.65.0.0f", "a b.1.0.0f", "binance.01.0.0f"),
+        *("binance.4.3", "binance.4.3.>", "x.1", 7, ""),
+    ],
 )
 def test_what_names_no_shard_is_refused(text: object) -> None:
     assert parse_shard(text) is None
-    assert parse_shard("binance.4.3") == Shard("binance", 4, 3)
+    assert parse_shard("binance.4.3.0f") == Shard("binance", 4, 3, "0f")
 
 
 # -- leases ------------------------------------------------------------------------------------------
@@ -169,7 +173,7 @@ def test_a_relay_without_the_key_carries_nothing() -> None:
 
 # -- peers and wishes --------------------------------------------------------------------------------
 
-SHARD = Shard("binance", 1, 0)
+SHARD = Shard("binance", 1, 0, "ab")
 
 
 def beat(id_: str, revision: int, *, is_held: bool = True) -> Heartbeat:

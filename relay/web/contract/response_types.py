@@ -283,12 +283,17 @@ class ClusterRelay(TypedDict):
     id: Annotated[str, "Names this run of it."]
     here: Annotated[bool, "True for the relay that answers."]
     shards: Annotated[Count, "Shards that it carries for all."]
+    differs: Annotated[
+        list[str], "Providers that it does not share with the relay that answers, because settings of them differ."
+    ]
 
 
 class ClusterShard(TypedDict):
     """A part of the streams of a provider, which one relay carries for all."""
 
-    shard: Annotated[str, "Provider, number of its shards, and which of them: `binance.1.0`."]
+    shard: Annotated[
+        str, "Provider, number of its shards, which of them, and a mark of settings: `binance.1.0.5f0c12ab`."
+    ]
     provider: str
     owner: Annotated[str | None, "The relay that carries it; null if there is none."]
     owners: Annotated[Count, "2 during a hand-over."]

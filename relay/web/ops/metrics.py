@@ -278,6 +278,12 @@ def _cluster(state: Mapping[str, Any]) -> Iterator[Metric]:
     """Say how a relay among several is; a relay that is one by itself has none of these."""
     yield Gauge("relay_cluster_alone", "1 while this relay serves without the others", state["state"] == "alone")
     yield Gauge("relay_cluster_relays", "Relays that are seen, this one included", len(state["relays"]))
+    differs = Gauge(
+        "relay_cluster_differs", "1 while another relay has other settings of a provider", labels=["provider"]
+    )
+    for name in sorted({one["provider"] for one in state["shards"]}):
+        differs.add_metric([name], any(name in relay["differs"] for relay in state["relays"]))
+    yield differs
     owned = Gauge("relay_cluster_shard_owned", "1 if this relay carries the shard for all", labels=["shard"])
     owners = Gauge("relay_cluster_shard_owners", "Relays that carry the shard for all", labels=["shard"])
     contested = Gauge("relay_cluster_shard_contested", "1 while two relays do so for too long", labels=["shard"])
