@@ -13,6 +13,7 @@ from relay.cluster.cluster_report import ClusterReport, Loneliness
 from relay.cluster.duty import Duty
 from relay.cluster.lease import LEASE_TIMING, LeaseTiming
 from relay.cluster.lease_keeper import LeaseKeeper
+from relay.cluster.owner_check import CHECK_EVERY_S
 from relay.cluster.peers import BEAT_S, Peers
 from relay.cluster.provider_share import ProviderShare
 from relay.cluster.remote_history import HistoryDesk, RemoteHistory
@@ -57,6 +58,7 @@ class ClusterPlan(NamedTuple):
     namespace: str
     shards: int = 1
     timing: LeaseTiming = LEASE_TIMING
+    check_every_s: float = CHECK_EVERY_S
 
 
 class Cluster:
@@ -119,6 +121,7 @@ class Cluster:
             self._clock,
             count=self.plan.shards,
             timing=self.plan.timing,
+            check_every_s=self.plan.check_every_s,
         )
         return SharedProvider(own, share)
 

@@ -87,6 +87,8 @@ class ClusterReport:
                 "asked": self._remote.asked,
                 "failed": self._remote.failed,
                 "answered": 0 if desk is None else desk.answered,
+                "compared": sum(share.check.compared for share in self._shares.values()),
+                "contradicted": sum(share.check.contradicted for share in self._shares.values()),
             },
         }
 

@@ -48,6 +48,11 @@ class Peers:
         peer = self._peers.get(id_)
         return peer.beat if peer is not None and now - peer.heard_at < ALIVE_S else None
 
+    def name_of(self, id_: str) -> str:
+        """Return the name of a relay, its id if it is not known."""
+        peer = self._peers.get(id_)
+        return id_ if peer is None else peer.beat.node
+
     def claims(self, shard: Shard, now: float) -> list[Heartbeat]:
         """Return those that carry a shard for all, the one with the newest lease first."""
         found = [

@@ -7,6 +7,7 @@ from relay.cluster.carrier import Carrier
 from relay.cluster.duty import Duty
 from relay.cluster.lease import LEASE_TIMING, LeaseTiming
 from relay.cluster.news_exchange import NewsExchange
+from relay.cluster.owner_check import CHECK_EVERY_S, OwnerCheck
 from relay.cluster.peers import Peers
 from relay.cluster.remote_history import RemoteHistory
 from relay.cluster.shard_ownership import HERE, ShardOwnership, may_overlap
@@ -44,6 +45,7 @@ class ProviderShare:
         *,
         count: int,
         timing: LeaseTiming = LEASE_TIMING,
+        check_every_s: float = CHECK_EVERY_S,
     ) -> None:
         self.provider = provider
         count = count if may_overlap(provider) else 1
@@ -56,6 +58,8 @@ class ProviderShare:
         self._me = me
         self._bus = bus
         self._remote = remote
+        self._peers = peers
+        self.check = OwnerCheck(provider.name, clock, check_every_s)
         self._subjects = subjects
 
     def start(self, carrier: Callable[[Callable[[StreamKey, Item], None]], Carrier]) -> None:
@@ -180,6 +184,17 @@ class ProviderShare:
         """Return history from the owner of a stream, None if that is this relay. Raises `ProviderError`."""
         shared = self.shards.of(key)
         return await self._remote.candles(self.provider, lambda: self.ownership.owner(shared), key, start, end, limit)
+
+    def doubts(self, key: StreamKey) -> Callable[[Sequence[Candle], Sequence[Candle]], None] | None:
+        """Return what judges the owner's next answer by the provider's own; None for most, and where that costs."""
+        owner = self.ownership.owner(self.shards.of(key))
+        if not self.ownership.may_overlap or not owner or not self.check.is_due():
+            return None
+
+        def judge(given: Sequence[Candle], own: Sequence[Candle]) -> None:
+            self.check.judge(key, given, own, self.provider.clock.now(), self._peers.name_of(owner))
+
+        return judge
 
     async def instruments(self) -> Sequence[Instrument] | None:
         """Return what the owner knows that the provider lists; None if this relay is to ask the provider.

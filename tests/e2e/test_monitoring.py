@@ -381,6 +381,12 @@ CASES = [
         {"provider": "binance", **RELAY},
     ),
     Case(
+        "RelayContradicted",
+        {series("relay_cluster_candles_contradicted_total"): "0x4 5x10"},
+        *("6m", "3m"),
+        RELAY,
+    ),
+    Case(
         "RelayTwoOwners",
         {series("relay_cluster_shard_contested", shard="binance.1.0"): "0x4 1x10"},
         *("8m", "6m"),

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from relay.cluster.shards import Shard
-from relay.cluster.wire.bus_messages import Heartbeat, heartbeat_body, news_body, read_heartbeat
+from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat, heartbeat_body, news_body, read_heartbeat
 from relay.cluster.wire.history_messages import HistoryCall, history_body, read_candles
 from relay.core.errors import BadAnswer
 from relay.core.model import Candle, PriceUpdate, StreamKey
@@ -264,6 +264,48 @@ async def test_a_relay_that_is_gone_for_good_is_not_counted(tmp_path: Path) -> N
         cluster.relays[0].bus.is_cut = True
         await asyncio.sleep(4)
         assert cluster.relays[0].plugin.parts == []
+
+
+async def test_an_owner_that_gives_other_candles_than_the_provider_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with small_cluster(tmp_path, "ab", check_every_s=5.0) as cluster:
+        owner = cluster.owner()
+        (other,) = [relay for relay in cluster.relays if relay is not owner]
+        await asyncio.sleep(6)
+        found = await other.provider.candles(A, BEGAN - 500, BEGAN - 490, 10)
+        assert [one.high for one in found] == [price(time).high for time in range(BEGAN - 500, BEGAN - 490)]
+        calls = other.cluster.document()["history_calls"]
+        assert (calls["compared"], calls["contradicted"]) == (10, 0)
+        owner.plugin.lies = True
+        # Not each answer is compared: this one is believed.
+        found = await other.provider.candles(A, BEGAN - 600, BEGAN - 590, 10)
+        assert found[0].high == price(BEGAN - 600).high + 1
+        await asyncio.sleep(6)
+        found = await other.provider.candles(A, BEGAN - 700, BEGAN - 690, 10)
+        assert found[0] == price(BEGAN - 700)
+        calls = other.cluster.document()["history_calls"]
+        assert (calls["compared"], calls["contradicted"]) == (20, 10)
+    assert f"relay {owner.name} gave 10 of 10 candles of A@1s that are other ones at venue itself" in caplog.text
+
+
+async def test_a_false_candle_on_the_bus_is_revised_by_history(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", compare_after_s=(2.0,)) as cluster:
+        (relay,) = cluster.relays
+        hearer = relay.follow(A)
+        await asyncio.sleep(3.5)
+        shard, now = relay.cluster.shares["venue"].shards.first.shard, int(cluster.now())
+        stranger = FakeBus(cluster.broker)
+        # Somebody who may write to the bus, says that he owns the shard, and is faster than the venue.
+        claims = {shard: ClaimTold(1 << 40, False, True)}
+        stranger.send("mr.test.beat", heartbeat_body(Heartbeat("z", "z", 0.0, frozenset({shard}), claims)))
+        await asyncio.sleep(now + 0.99 - cluster.now())
+        false = price(now)._replace(high=30.0)
+        stranger.send(f"mr.test.news.{shard}", news_body("z", 1, [(A, PriceUpdate(A, false, is_closed=True))]))
+        await asyncio.sleep(90)
+        told = [one for one in hearer.told if one.candle.time == now and one.is_closed]
+        assert [(one.candle, one.is_revised) for one in told] == [(false, False), (price(now), True)]
+        assert (await relay.store.read("venue", A, now, now + 1)) == [price(now)]
 
 
 def lies(shard: Shard) -> list[tuple[str, bytes]]:

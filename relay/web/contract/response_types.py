@@ -319,6 +319,8 @@ class ClusterCalls(TypedDict):
     asked: Count
     failed: Count
     answered: Count
+    compared: Annotated[Count, "Candles of other relays that were compared with the provider's own answer."]
+    contradicted: Annotated[Count, "Those that the provider says otherwise."]
 
 
 class ClusterStatus(TypedDict):

@@ -300,6 +300,7 @@ def _cluster(state: Mapping[str, Any]) -> Iterator[Metric]:
     calls = state["history_calls"]
     yield Count("relay_cluster_history_calls", "Questions for history to other relays", calls["asked"])
     yield Count("relay_cluster_history_failures", "Those without an answer", calls["failed"])
+    yield Count("relay_cluster_candles_contradicted", "Those that differ from the provider's", calls["contradicted"])
     if (spread := bus["round_trip_ms"]) is not None:
         trip = Gauge("relay_cluster_bus_round_trip_seconds", "How long a write to NATS takes", labels=["quantile"])
         for label, name in (("0.5", "p50"), ("0.99", "p99")):
