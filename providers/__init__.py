@@ -5,6 +5,7 @@ BUILTIN = (
     "providers.twelve_data:TwelveDataProvider",
     ("providers.binance_usdm:BinanceUsdmProvider", "if configured"),
     ("providers.relay:RelayProvider", "if used"),
+    ("providers.ccxt:CcxtProvider", "if used"),
 )
 """Where each is; its package has the name of the provider. One that is switched off is not imported.
 

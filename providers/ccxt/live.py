@@ -1,0 +1,139 @@
+"""Live candles over an exchange's WebSocket, as ccxt watches it: one call for each stream, again and again."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import aiohttp
+
+from providers.ccxt.failures import judged
+from providers.ccxt.rows import Closing, read_rows_of
+from providers.ccxt.venue import Venue
+from relay import BadAnswer, Candle, PriceUpdate, ProviderError, StreamKey, Watchlist, each_stream
+
+REMARK = "live by ccxt, best effort: a candle closes when the next one begins, and updates have no time of the exchange"
+_GATHERS_S = 0.05
+"""Our choice: streams that come within this time are subscribed with one message, where the exchange allows it."""
+_STARTS_AT_ONCE = 100
+"""Our choice: the pace of messages limits them already."""
+_MOST_LEFT = 100
+"""Our choice: so many streams that nobody wants any more may go on on one connection, until a new one replaces it."""
+
+
+async def watched(
+    venue: Venue, watchlist: Watchlist, session: aiohttp.ClientSession, batch: int
+) -> AsyncGenerator[PriceUpdate, None]:
+    """Yield updates of all streams of a watchlist, over connections of its own.
+
+    All of them are of one interval: some exchanges, and ccxt with some, do not keep two of one symbol apart.
+    """
+    client = await venue.live_client(session)
+    streams = WatchedStreams(venue, client, watchlist, batch)
+    starts = {"starts_at_once": _STARTS_AT_ONCE, "starts_per_second": _STARTS_AT_ONCE}
+    try:
+        async with aclosing(each_stream(watchlist, streams.follow, **starts)) as updates:
+            async for update in updates:
+                yield update
+    finally:
+        await streams.close()
+        await client.close()
+
+
+class WatchedStreams:
+    """The streams of one feed."""
+
+    def __init__(self, venue: Venue, client: Any, watchlist: Watchlist, batch: int) -> None:
+        self._venue = venue
+        self._client = client
+        self._watchlist = watchlist
+        self._batch = batch if venue.capabilities.is_batched else 1
+        self._waiting: dict[StreamKey, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._alone: set[StreamKey] = set()
+        self._left: set[StreamKey] = set()
+
+    async def close(self) -> None:
+        """End what subscribes still."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def follow(self, key: StreamKey) -> AsyncGenerator[PriceUpdate, None]:
+        """Yield the updates of one stream until its connection is lost. Raises `ProviderError`."""
+        closing, known = Closing(key, hears_all=True), -1
+        self._venue.share_markets(self._client)
+        with judged(self._venue.kinds, str(key)):
+            self._client.market(key.symbol)
+        if self._batch > 1 and key not in self._alone:
+            await self._subscribed(key)
+        try:
+            while True:
+                candles = await self._next(key)
+                if self._client.connections != known:
+                    # A new connection: what came before may not be all, also of what ccxt has kept of it.
+                    closing.forget()
+                    known = self._client.connections
+                for update in closing.take(candles):
+                    yield update
+                self._watchlist.remark(key, REMARK)
+        finally:
+            self._note_end(key)
+
+    async def _next(self, key: StreamKey) -> list[Candle]:
+        with judged(self._venue.kinds, str(key)):
+            if self._batch == 1:
+                return read_rows_of(await self._client.watch_ohlcv(key.symbol, key.interval))
+            found = await self._client.watch_ohlcv_for_symbols([[key.symbol, key.interval]])
+            if found.keys() != {key.symbol} or found[key.symbol].keys() != {key.interval}:
+                raise BadAnswer(f"candles of another stream came for {key}", detail=str(list(found))[:200])
+            return read_rows_of(found[key.symbol][key.interval])
+
+    def _note_end(self, key: StreamKey) -> None:
+        """Count a stream that goes on at the exchange: not every one can be ended, and the connection ends it."""
+        if key in self._watchlist:
+            self._left.discard(key)
+            return
+        self._left.add(key)
+        if len(self._left) > _MOST_LEFT:
+            self._left.clear()
+            self._watchlist.closing("many streams on this connection are not wanted any more")
+
+    # -- several streams with one message ------------------------------------------------------------
+
+    async def _subscribed(self, key: StreamKey) -> None:
+        """Subscribe together with others that come at the same time, and wait for the first update of any of them.
+
+        Raises `ProviderError`; an exchange that refuses one refuses all, so then each goes on by itself.
+        """
+        if not self._waiting:
+            task = asyncio.create_task(self._subscribe_soon(), name="streams that are subscribed together")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        done = self._waiting[key] = asyncio.get_running_loop().create_future()
+        await done
+
+    async def _subscribe_soon(self) -> None:
+        await asyncio.sleep(_GATHERS_S)
+        waiting, self._waiting = self._waiting, {}
+        keys = [key for key, done in waiting.items() if not done.done()]
+        batches = [keys[at : at + self._batch] for at in range(0, len(keys), self._batch)]
+        await asyncio.gather(*(self._subscribe([(key, waiting[key]) for key in batch]) for batch in batches))
+
+    async def _subscribe(self, batch: list[tuple[StreamKey, asyncio.Future[None]]]) -> None:
+        failure: ProviderError | None = None
+        try:
+            with judged(self._venue.kinds, f"{len(batch)} streams"):
+                await self._client.watch_ohlcv_for_symbols([[key.symbol, key.interval] for key, _ in batch])
+        except ProviderError as error:
+            failure = error
+        for key, done in batch:
+            if isinstance(failure, BadAnswer):
+                self._alone.add(key)
+            if done.done():
+                continue
+            if failure is None:
+                done.set_result(None)
+            else:
+                done.set_exception(failure)
