@@ -8,6 +8,8 @@ from typing import Any
 import aiohttp
 
 from providers.ccxt.failures import judged
+from providers.ccxt.history import STEPS
+from providers.ccxt.polled import newest_of, say_polled
 from providers.ccxt.rows import Closing, read_rows_of
 from providers.ccxt.venue import Venue
 from relay import BadAnswer, Candle, PriceUpdate, ProviderError, StreamKey, Watchlist, each_stream
@@ -17,6 +19,10 @@ _GATHERS_S = 0.05
 """Our choice: streams that come within this time are subscribed with one message, where the exchange allows it."""
 _STARTS_AT_ONCE = 100
 """Our choice: the pace of messages limits them already."""
+_LONG_S = 21_600
+"""Our choice, six hours: from there on candles may open by another clock live than in history, such as with OKX."""
+_SLOW_S = 30.0
+"""Our choice: so often such a long candle is asked for, if it does."""
 _MOST_LEFT = 100
 """Our choice: so many streams that nobody wants any more may go on on one connection, until a new one replaces it."""
 
@@ -29,7 +35,7 @@ async def watched(
     All of them are of one interval: some exchanges, and ccxt with some, do not keep two of one symbol apart.
     """
     client = await venue.live_client(session)
-    streams = WatchedStreams(venue, client, watchlist, batch)
+    streams = WatchedStreams(venue, client, watchlist, session, batch)
     starts = {"starts_at_once": _STARTS_AT_ONCE, "starts_per_second": _STARTS_AT_ONCE}
     try:
         async with aclosing(each_stream(watchlist, streams.follow, **starts)) as updates:
@@ -43,8 +49,11 @@ async def watched(
 class WatchedStreams:
     """The streams of one feed."""
 
-    def __init__(self, venue: Venue, client: Any, watchlist: Watchlist, batch: int) -> None:
+    def __init__(
+        self, venue: Venue, client: Any, watchlist: Watchlist, session: aiohttp.ClientSession, batch: int
+    ) -> None:
         self._venue = venue
+        self._session = session
         self._client = client
         self._watchlist = watchlist
         self._batch = batch if venue.capabilities.is_batched else 1
@@ -71,6 +80,9 @@ class WatchedStreams:
         try:
             while True:
                 candles = await self._next(key)
+                if known == -1 and STEPS[key.interval] >= _LONG_S and not await self._is_in_history(key, candles):
+                    async for update in self._polled(key):
+                        yield update
                 if self._client.connections != known:
                     # A new connection: what came before may not be all, also of what ccxt has kept of it.
                     closing.forget()
@@ -89,6 +101,25 @@ class WatchedStreams:
             if found.keys() != {key.symbol} or found[key.symbol].keys() != {key.interval}:
                 raise BadAnswer(f"candles of another stream came for {key}", detail=str(list(found))[:200])
             return read_rows_of(found[key.symbol][key.interval])
+
+    async def _is_in_history(self, key: StreamKey, candles: list[Candle]) -> bool:
+        """Say whether history has a candle that opens when the newest live one does; once for each interval."""
+        if not candles or key.interval in self._venue.agreeing:
+            return True
+        opened = candles[-1].time
+        rows = await self._venue.rows(self._session, key.symbol, key.interval, opened, 2)
+        if any(row.time == opened for row in rows):
+            self._venue.agreeing.add(key.interval)
+        return key.interval in self._venue.agreeing
+
+    async def _polled(self, key: StreamKey) -> AsyncGenerator[PriceUpdate, None]:
+        """Yield updates as history has them."""
+        closing = Closing(key, hears_all=False)
+        while True:
+            for update in closing.take(await newest_of(self._venue, self._session, key)):
+                yield update
+            say_polled(self._watchlist, key, _SLOW_S)
+            await asyncio.sleep(_SLOW_S)
 
     def _note_end(self, key: StreamKey) -> None:
         """Count a stream that goes on at the exchange: not every one can be ended, and the connection ends it."""

@@ -7,11 +7,10 @@ import aiohttp
 
 from providers.ccxt.rows import Closing
 from providers.ccxt.venue import Venue
-from relay import PriceUpdate, StreamKey, UnknownSymbol, Watchlist, open_time
+from relay import Candle, PriceUpdate, StreamKey, UnknownSymbol, Watchlist, open_time
 
 _ROWS = 3
 """Our choice: the open candle, the one that may have closed since the last poll, and one for a slow clock."""
-_BACK = 2
 
 
 async def polled(
@@ -29,27 +28,30 @@ async def polled(
             if key not in watchlist:
                 continue
             closing = known.setdefault(key, Closing(key, hears_all=False))
-            first = _opened_before(key.interval, _BACK)
             try:
-                candles = await venue.rows(session, key.symbol, key.interval, first, _ROWS)
+                candles = await newest_of(venue, session, key)
             except UnknownSymbol as error:
                 watchlist.reject(key, error)
                 continue
             watchlist.accept((key,))
             for update in closing.take(candles):
                 yield update
-            round_s = max(poll_s, len(watchlist) * venue.capabilities.request_s)
-            watchlist.remark(key, f"polled by ccxt every {round_s:g} s, best effort")
-            watchlist.expect(key, round_s, round_s)
+            say_polled(watchlist, key, max(poll_s, len(watchlist) * venue.capabilities.request_s))
         for key in [key for key in known if key not in watchlist]:
             del known[key]
         left_s = poll_s - (time.monotonic() - began)
         await watchlist.changed(version, timeout_s=max(0.0, left_s))
 
 
-def _opened_before(interval: str, count: int) -> int:
-    """Return when the candle opened that is so many before the present one."""
-    moment = open_time(interval, int(time.time()))
-    for _ in range(count):
-        moment = open_time(interval, moment - 1)
-    return moment
+async def newest_of(venue: Venue, session: aiohttp.ClientSession, key: StreamKey) -> list[Candle]:
+    """Ask for the open candle of a stream and those before it. Raises `ProviderError`."""
+    first = open_time(key.interval, int(time.time()))
+    for _ in range(_ROWS - 1):
+        first = open_time(key.interval, first - 1)
+    return await venue.rows(session, key.symbol, key.interval, first, _ROWS)
+
+
+def say_polled(watchlist: Watchlist, key: StreamKey, round_s: float) -> None:
+    """Say when the next poll of a stream is, to the relay and to clients."""
+    watchlist.remark(key, f"polled by ccxt every {round_s:g} s, best effort")
+    watchlist.expect(key, round_s, round_s)

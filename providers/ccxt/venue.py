@@ -20,6 +20,9 @@ Settings = Mapping[str, Any]
 _LINEAR = {"swap": {"swap", "linear", "inverse"}, "future": {"future", "linear", "inverse"}, "spot": {"spot"}}
 """What exchanges call the types of markets that they list: `options.fetchMarkets.types` of ccxt."""
 
+_TOO_MANY = {418, 429}
+"""Statuses of too many requests; the first one is that of Binance for an address that went on asking."""
+
 
 class Client:
     """What a client of ccxt does otherwise here; the class of the exchange is beside it."""
@@ -46,6 +49,17 @@ class Client:
         except Exception as error:  # noqa: BLE001 - whatever the code of one exchange raises
             client.on_error(self.kinds.BadResponse(f"a message cannot be read: {error!r}"))
 
+    def handle_errors(self, code: int, reason: str, url: str, *more: Any) -> Any:
+        """Judge an answer. A refusal by its status is one, whatever the code of one exchange makes of its body."""
+        if code in _TOO_MANY:
+            raise self.kinds.RateLimitExceeded(f"HTTP {code} of {url}")
+        try:
+            return super().handle_errors(code, reason, url, *more)  # type: ignore[misc]
+        except self.kinds.ExchangeError as error:
+            if code >= 500 and type(error) is self.kinds.ExchangeError:
+                raise self.kinds.ExchangeNotAvailable(str(error)) from None
+            raise
+
     async def fetch_markets(self, params: Mapping[str, Any] | None = None) -> list[Any]:
         """Return the markets that are wanted: all others would only be kept."""
         found = await super().fetch_markets(dict(params or {}))  # type: ignore[misc]
@@ -62,6 +76,8 @@ class Venue:
         self.capabilities: Capabilities = capabilities_of(exchange_class(settings["exchange"])())
         self._turns = Turns(self.capabilities.request_s)
         self._messages = Turns(1.0 / settings["messages_per_second"])
+        self.agreeing: set[str] = set()
+        """Intervals of which live candles open when those of history do."""
         self._rest: Any = None
         self._loading: asyncio.Task[None] | None = None
 

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from aiohttp import web
 from providers.ccxt import CcxtProvider
 from relay.core.errors import BadAnswer, ConfigError, ProviderError, ProviderUnavailable, RateLimited, UnknownSymbol
 from relay.core.model import StreamKey
-from relay.testing import check_provider, open_provider
+from relay.testing import WatchedFeed, check_provider, open_provider
 from tests.conftest import StartRelay
 from tests.peers.environments import execute
+from tests.support.okx_stand_in import OkxStandIn
 from tests.support.running_relay import Running
 
 # Making the environment takes a minute the first time.
@@ -25,6 +27,8 @@ BTC = StreamKey("BTC/USD", "1m")
 
 
 def stand_in(name: str) -> Any:
+    if name == "okx":
+        return OkxStandIn()
     if (folder := str(PLUGINS / name)) not in sys.path:
         sys.path.append(folder)
     venue = getattr(importlib.import_module(f"{name}_standin"), name.capitalize())(pace_s=0.5)
@@ -37,8 +41,13 @@ def stand_in(name: str) -> Any:
 def table_of(name: str, venue: Any) -> dict[str, Any]:
     """Return the settings of an instance whose exchange is a stand-in."""
     rest, ws = venue.settings["rest_url"], venue.settings["ws_url"]
-    api = {"kraken": {"public": rest, "ws": {"publicV2": ws}}}[name]
-    return {"exchange": name, "options": {"urls": {"api": api}}}
+    apis: dict[str, dict[str, Any]] = {
+        "kraken": {"public": rest, "ws": {"publicV2": ws}},
+        "coinbase": {"rest": rest},
+        "bybit": {"public": rest, "ws": {"public": {"spot": ws}}},
+        "okx": {"rest": rest, "ws": ws},
+    }
+    return {"exchange": name, "options": {"urls": {"api": apis[name]}}}
 
 
 async def running(relay_with: StartRelay, **venues: Any) -> Running:
@@ -61,21 +70,45 @@ async def be_away(venue: Any, seconds: float) -> None:
     await web.TCPSite(runner, host, port).start()
 
 
-@pytest.mark.parametrize(("name", "symbol"), [("kraken", "BTC/USD")])
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [("kraken", "BTC/USD"), ("coinbase", "BTC/USD"), ("bybit", "BTC/USDT"), ("okx", "BTC/USDT")],
+)
 async def test_conformance(name: str, symbol: str) -> None:
     async with stand_in(name) as venue:
         report = await check_provider(
-            CcxtProvider, symbol=symbol, interval="1m", settings=table_of(name, venue), intervals=("1m", "1h")
+            CcxtProvider, symbol=symbol, interval="1m", settings=table_of(name, venue), intervals=("1m", "1h", "1d")
         )
     assert {"closing", "refusal", "unknown symbol in history", f"live values of {symbol}@1m"} <= set(report.checked)
 
 
-async def test_relay_serves_an_exchange_and_an_outage_leaves_nothing_out(relay_with: StartRelay) -> None:
-    async with stand_in("kraken") as venue:
-        relay = await running(relay_with, kraken=venue)
+def truth(name: str, venue: Any, opened: int, minutes: int) -> list[float]:
+    """Return open, high, low, close and volume of a candle that is over, as the stand-in has them."""
+    if name == "kraken":
+        return list(venue.candle(opened, minutes))
+    if name == "coinbase":
+        return [float(venue.row(opened, minutes * 60)[one]) for one in ("open", "high", "low", "close", "volume")]
+    row = venue.values(opened, str(minutes)) if name == "bybit" else venue.row(opened, minutes * 60)[1:]
+    return [float(text) for text in row[:5]]
+
+
+@pytest.mark.parametrize(
+    ("name", "quote", "how"),
+    [
+        ("kraken", "USD", "live by ccxt, best effort"),
+        ("coinbase", "USD", "polled by ccxt every 5 s, best effort"),
+        ("bybit", "USDT", "live by ccxt, best effort"),
+        ("okx", "USDT", "live by ccxt, best effort"),
+    ],
+)
+async def test_relay_serves_an_exchange_and_an_outage_leaves_nothing_out(
+    name: str, quote: str, how: str, relay_with: StartRelay
+) -> None:
+    async with stand_in(name) as venue:
+        relay = await running(relay_with, **{name: venue})
         client = await relay.connect()
-        streams = ["BTC/USD@1m", "ETH/USD@1m", "BTC/USD@5m"]
-        await client.subscribe(*(f"kraken:{stream}" for stream in streams), bars=3)
+        streams = [f"BTC/{quote}@1m", f"ETH/{quote}@1m", f"BTC/{quote}@5m"]
+        await client.subscribe(*(f"{name}:{stream}" for stream in streams), bars=3)
         for stream in streams:
             symbol, _, interval = stream.partition("@")
             snapshot = await client.seen("snapshot", symbol=symbol, interval=interval)
@@ -83,25 +116,75 @@ async def test_relay_serves_an_exchange_and_an_outage_leaves_nothing_out(relay_w
         client.read_on()
         began = len(client.received)
         # Over the end of a minute, and of five.
-        await asyncio.sleep((295 - venue.now()) % 300)
+        await asyncio.sleep((295 - time.time()) % 300)
         await be_away(venue, 10)
         await asyncio.sleep(130)
-        told = [message for message in client.received[began:] if message.get("is_closed")]
+        told = [message for message in client.received[began:] if message["type"] == "price_update"]
+        assert {message["ts_event"] for message in told} == {None}
         for stream in streams:
             symbol, _, interval = stream.partition("@")
             minutes = int(interval[:-1])
-            closed = [one["candle"] for one in told if (one["symbol"], one["interval"]) == (symbol, interval)]
+            closed = [
+                message["candle"]
+                for message in told
+                if (message["symbol"], message["interval"], message["is_closed"]) == (symbol, interval, True)
+            ]
             times = [candle["time"] for candle in closed]
             assert times == list(range(times[0], times[0] + len(times) * minutes * 60, minutes * 60))
-            assert times[-1] + minutes * 60 == int(venue.now()) // (minutes * 60) * minutes * 60
+            assert times[-1] + minutes * 60 == int(time.time()) // (minutes * 60) * minutes * 60
             for candle in closed:
-                assert list(candle.values())[1:] == list(venue.candle(candle["time"], minutes))
+                assert list(candle.values())[1:] == truth(name, venue, candle["time"], minutes)
         assert not [message for message in client.received if message["type"] == "gap"]
-        states = [message["status"] for message in client.received if message["type"] == "status"]
-        assert {"reconnecting", "connected"} <= set(states)
-        # Each interval has a connection of its own: Kraken knows a symbol once on one.
-        intervals = {message["params"]["interval"] for message in venue.messages if message["method"] == "subscribe"}
-        assert intervals == {1, 5}
+        said = [(message["status"], message["message"]) for message in client.received if message["type"] == "status"]
+        assert "reconnecting" in {status for status, _ in said}
+        status, text = said[-1]
+        assert status == "connected"
+        assert text.startswith(how)
+
+
+async def test_intervals_of_one_symbol_go_over_connections_of_their_own(relay_with: StartRelay) -> None:
+    async with stand_in("kraken") as venue:
+        relay = await running(relay_with, kraken=venue)
+        client = await relay.connect()
+        await client.subscribe("kraken:BTC/USD@1m", "kraken:BTC/USD@5m")
+        for interval in ("1m", "5m"):
+            await client.update(interval=interval)
+        (kraken,) = [one for one in (await relay.get("status")).body["providers"] if one["name"] == "kraken"]
+        assert kraken["connections"] == 2
+        # Kraken has one interval of a symbol on a connection, and ccxt keeps them under one name.
+        assert sorted(m["params"]["interval"] for m in venue.messages if m["method"] == "subscribe") == [1, 5]
+
+
+async def test_streams_that_come_together_are_subscribed_with_one_message() -> None:
+    keys = [StreamKey(symbol, "1m") for symbol in ("BTC/USDT", "ETH/USDT", "BTC/USDT:USDT")]
+    settings = {"market_types": ["spot", "swap"]}
+    async with (
+        stand_in("okx") as venue,
+        open_provider(CcxtProvider, {**table_of("okx", venue), **settings}) as provider,
+        WatchedFeed(provider, [*keys, StreamKey("NO/SUCH", "1m")]) as feed,
+    ):
+        assert await feed.until(lambda: feed.rejected and all(map(feed.count, keys)), 30)
+        assert feed.rejected == {StreamKey("NO/SUCH", "1m"): "the exchange does not list it: NO/SUCH@1m"}
+        assert [len(message["args"]) for message in venue.messages] == [3]
+        listed = {one.symbol: (one.asset_class, one.status) for one in await provider.instruments()}
+        assert listed["BTC/USDT:USDT"] == ("future", "trading")
+        assert listed["OLD/USDT"] == ("crypto", "paused")
+
+
+async def test_days_that_begin_elsewhere_live_are_taken_from_history() -> None:
+    # ccxt asks OKX for days of UTC in history, and for days of Hong Kong live.
+    day, hours = StreamKey("BTC/USDT", "1d"), StreamKey("BTC/USDT", "4h")
+    async with (
+        stand_in("okx") as venue,
+        open_provider(CcxtProvider, table_of("okx", venue)) as provider,
+        WatchedFeed(provider, [day]) as feed,
+        WatchedFeed(provider, [hours]) as other,
+    ):
+        assert await feed.until(lambda: feed.count(day) > 3, 200)
+        assert {update.candle.time % 86_400 for update in feed.updates} == {0}
+        asked = len(venue.asked)
+        assert await other.until(lambda: other.count(hours) > 100, 200)
+        assert len(venue.asked) <= asked + 4
 
 
 async def test_instruments_have_the_steps_of_the_exchange(relay_with: StartRelay) -> None:
