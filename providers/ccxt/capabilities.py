@@ -1,5 +1,6 @@
 """What ccxt says that it can do with an exchange: live candles and how, intervals, candles of an answer; pure."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
@@ -26,6 +27,12 @@ class Capabilities(NamedTuple):
     request_s: float
     """Seconds between two requests, of a request that costs 1."""
     market_types: tuple[str, ...]
+
+    def types(self, wanted: Sequence[str] | None) -> tuple[str, ...]:
+        """Return which types of markets are listed: those that are wanted, else spot, or all where there is no spot."""
+        if wanted:
+            return tuple(wanted)
+        return ("spot",) if "spot" in self.market_types else self.market_types or MARKET_TYPES
 
 
 def capabilities_of(exchange: Any) -> Capabilities:

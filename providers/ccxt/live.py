@@ -1,6 +1,7 @@
 """Live candles over an exchange's WebSocket, as ccxt watches it: one call for each stream, again and again."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -12,7 +13,9 @@ from providers.ccxt.history import STEPS
 from providers.ccxt.polled import newest_of, say_polled
 from providers.ccxt.rows import Closing, read_rows_of
 from providers.ccxt.venue import Venue
-from relay import BadAnswer, Candle, PriceUpdate, ProviderError, StreamKey, Watchlist, each_stream
+from relay import BadAnswer, Candle, PriceUpdate, ProviderError, StreamKey, Watchlist, each_stream, event
+
+log = logging.getLogger(__name__)
 
 REMARK = "live by ccxt, best effort: a candle closes when the next one begins, and updates have no time of the exchange"
 _GATHERS_S = 0.05
@@ -134,10 +137,7 @@ class WatchedStreams:
     # -- several streams with one message ------------------------------------------------------------
 
     async def _subscribed(self, key: StreamKey) -> None:
-        """Subscribe together with others that come at the same time, and wait for the first update of any of them.
-
-        Raises `ProviderError`; an exchange that refuses one refuses all, so then each goes on by itself.
-        """
+        """Wait until a stream is about to be subscribed together with others that come at the same time."""
         if not self._waiting:
             task = asyncio.create_task(self._subscribe_soon(), name="streams that are subscribed together")
             self._tasks.add(task)
@@ -148,23 +148,33 @@ class WatchedStreams:
     async def _subscribe_soon(self) -> None:
         await asyncio.sleep(_GATHERS_S)
         waiting, self._waiting = self._waiting, {}
-        keys = [key for key, done in waiting.items() if not done.done()]
-        batches = [keys[at : at + self._batch] for at in range(0, len(keys), self._batch)]
-        await asyncio.gather(*(self._subscribe([(key, waiting[key]) for key in batch]) for batch in batches))
+        # An exchange may have an address for each type of market, and ccxt goes by the first one.
+        groups: dict[tuple[object, object], list[StreamKey]] = {}
+        for key, done in waiting.items():
+            if not done.done():
+                market = self._client.market(key.symbol)
+                groups.setdefault((market["type"], market.get("linear")), []).append(key)
+        size = self._batch
+        batches = [keys[at : at + size] for keys in groups.values() for at in range(0, len(keys), size)]
+        await asyncio.gather(*(self._subscribe({key: waiting[key] for key in batch}) for batch in batches))
 
-    async def _subscribe(self, batch: list[tuple[StreamKey, asyncio.Future[None]]]) -> None:
-        failure: ProviderError | None = None
+    async def _subscribe(self, batch: dict[StreamKey, asyncio.Future[None]]) -> None:
+        """Subscribe to streams with one message, and let each go on before anything comes.
+
+        An exchange that refuses one refuses all, so then each of them goes alone the next time.
+        """
+        pairs = [[key.symbol, key.interval] for key in batch]
+        call = asyncio.ensure_future(self._client.watch_ohlcv_for_symbols(pairs))
+        # It has taken its places when it has begun; whoever comes to one of them then sends nothing.
+        await asyncio.sleep(0)
+        for done in batch.values():
+            if not done.done():
+                done.set_result(None)
         try:
             with judged(self._venue.kinds, f"{len(batch)} streams"):
-                await self._client.watch_ohlcv_for_symbols([[key.symbol, key.interval] for key, _ in batch])
+                await call
+        except BadAnswer:
+            self._alone.update(batch)
         except ProviderError as error:
-            failure = error
-        for key, done in batch:
-            if isinstance(failure, BadAnswer):
-                self._alone.add(key)
-            if done.done():
-                continue
-            if failure is None:
-                done.set_result(None)
-            else:
-                done.set_exception(failure)
+            # Each of the streams hears of it, too.
+            log.debug("%d streams were not subscribed: %s", len(batch), error, extra=event("streams_refused"))

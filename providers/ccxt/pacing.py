@@ -21,7 +21,7 @@ class Turns:
         if begins > now:
             await asyncio.sleep(begins - now)
 
-    @property
-    def wait_s(self) -> float:
-        """For how long a request that comes now has to wait."""
-        return max(0.0, self._free_at - asyncio.get_running_loop().time())
+    def charge(self, cost: float | None = None) -> None:
+        """Have later requests wait for one that did not wait itself."""
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(now, self._free_at) + (1.0 if cost is None else float(cost)) * self._period_s

@@ -13,7 +13,16 @@ from providers.ccxt.live import watched
 from providers.ccxt.markets import asset_classes_of, read_instrument
 from providers.ccxt.polled import polled
 from providers.ccxt.venue import Venue
-from relay import Candle, Instrument, PriceUpdate, ProviderInfo, Setting, Watchlist, hookimpl
+from relay import (
+    Candle,
+    Instrument,
+    PriceUpdate,
+    ProviderInfo,
+    ProviderUnavailable,
+    Setting,
+    Watchlist,
+    hookimpl,
+)
 
 Settings = Mapping[str, Any]
 
@@ -33,7 +42,11 @@ SETTINGS = (
         "exchange", "text", None, "Name of an exchange in ccxt, such as kraken, bybit, okx", check=fault_of_exchange
     ),
     Setting(
-        "market_types", "list", ("spot",), "Types of markets: spot, swap (perpetual), future", check=_fault_of_types
+        "market_types",
+        "list",
+        None,
+        "Types of markets: spot, swap (perpetual), future; without it spot, or all if there is no spot",
+        check=_fault_of_types,
     ),
     Setting("options", "table", None, "What the class of the exchange takes in its constructor, beside keys"),
     Setting("sandbox", "bool", False, "Use the exchange's servers for tests, if it has some"),
@@ -67,7 +80,7 @@ class CcxtProvider:
             name="ccxt",
             api=(2, 1),
             title=f"{known.name} (by ccxt, best effort)",
-            asset_classes=asset_classes_of(settings["market_types"] or ("spot",)),
+            asset_classes=asset_classes_of(known.types(settings["market_types"])),
             intervals=known.intervals,
             settings=SETTINGS,
             needs_key="exchange",
@@ -117,7 +130,15 @@ class CcxtProvider:
         venue = self._venue(settings)
         client = await venue.ready(session, reload=True)
         with judged(venue.kinds, "its markets"):
-            return [read_instrument(market, client.precisionMode) for market in client.markets.values()]
+            found = [read_instrument(market, client.precisionMode) for market in client.markets.values()]
+        if not found:
+            # Else nobody would learn why: a list without any entry counts as missing.
+            known = venue.capabilities
+            raise ProviderUnavailable(
+                f"{known.name} lists no markets of the types {', '.join(venue.market_types)} (market_types); "
+                f"ccxt says that it has {', '.join(known.market_types) or 'none'}"
+            )
+        return found
 
     @hookimpl
     async def relay_close(self, settings: Settings) -> None:

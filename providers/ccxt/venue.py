@@ -66,6 +66,27 @@ class Client:
         return [market for market in found if is_wanted(market, self.market_types)]
 
 
+class Listing(Client):
+    """A client that reads lists of markets in a thread; its requests are those of a client of the relay's loop.
+
+    To read some thousand markets takes a second of the processor, and more on a busy machine.
+    """
+
+    fetcher: Any
+    home: asyncio.AbstractEventLoop
+
+    async def throttle(self, cost: float | None = None) -> None:
+        """Have the next requests wait for longer: these are few, and another thread cannot wait for a turn."""
+        self.home.call_soon_threadsafe(self.turns.charge, cost)
+
+    async def fetch(self, *request: Any, **more: Any) -> Any:
+        """Send a request."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._ask(request, more), self.home))
+
+    async def _ask(self, request: tuple[Any, ...], more: dict[str, Any]) -> Any:
+        return await self.fetcher.fetch(*request, **more)
+
+
 class Venue:
     """The clients for one setting of an instance."""
 
@@ -73,7 +94,9 @@ class Venue:
         self._settings = settings
         self.kinds = errors()
         self._class = type("FollowedExchange", (Client, exchange_class(settings["exchange"])), {})
+        self._listing_class = type("ListedExchange", (Listing, exchange_class(settings["exchange"])), {})
         self.capabilities: Capabilities = capabilities_of(exchange_class(settings["exchange"])())
+        self.market_types = self.capabilities.types(settings["market_types"])
         self._turns = Turns(self.capabilities.request_s)
         self._messages = Turns(1.0 / settings["messages_per_second"])
         self.agreeing: set[str] = set()
@@ -81,17 +104,17 @@ class Venue:
         self._rest: Any = None
         self._loading: asyncio.Task[None] | None = None
 
-    def new_client(self, session: aiohttp.ClientSession) -> Any:
+    def new_client(self, session: aiohttp.ClientSession | None, kind: type[Any] | None = None) -> Any:
         """Return a client that uses a session of the relay and does not close it."""
-        client = self._class(self._config())
+        client = (kind or self._class)(self._config())
         client.turns, client.kinds = self._turns, self.kinds
-        client.market_types = self._settings["market_types"]
+        client.market_types = self.market_types
         client.session, client.own_session = session, False
         # It waits for connections to close that are the relay's here.
         client.timeout_on_exit = 0
         if self._settings["sandbox"]:
             client.set_sandbox_mode(True)
-        _limit_listing(client, self._settings["market_types"])
+        _limit_listing(client, self.market_types)
         return client
 
     def _config(self) -> dict[str, Any]:
@@ -104,7 +127,9 @@ class Venue:
         options["ws"] = {**(options.get("ws") or {}), "throttle": self._take_message, "cost": 1}
         # Lists of currencies are requests more, of some exchanges for a key only, and say nothing of candles.
         config["has"] = {**(config.get("has") or {}), "fetchCurrencies": False}
-        return {**config, "newUpdates": True, "enableRateLimit": True}
+        # A list of markets has megabytes, and nothing here reads the last answer.
+        unread = {"enableLastHttpResponse": False, "enableLastJsonResponse": False}
+        return {**config, **unread, "newUpdates": True, "enableRateLimit": True}
 
     async def _take_message(self, cost: float | None = None) -> None:
         await self._messages.take(cost)
@@ -130,7 +155,13 @@ class Venue:
 
     async def _load(self, client: Any) -> None:
         with judged(self.kinds, "its markets", client):
-            await client.load_markets(True)
+            listing = self.new_client(None, self._listing_class)
+            listing.fetcher, listing.home = client, asyncio.get_running_loop()
+            await self._turns.take()
+            await asyncio.to_thread(asyncio.run, listing.load_markets(True))
+            client.set_markets_from_exchange(listing)
+            client.markets_loading = asyncio.get_running_loop().create_future()
+            client.markets_loading.set_result(client.markets)
 
     async def live_client(self, session: aiohttp.ClientSession) -> Any:
         """Return a client of its own for a feed, with the markets of the one for requests. Raises `ProviderError`."""
@@ -158,11 +189,6 @@ class Venue:
         with judged(self.kinds, what, client):
             found = read_rows_of(await client.fetch_ohlcv(symbol, interval, since * 1000, count))
         return [candle for candle in found if candle.time >= since]
-
-    @property
-    def wait_s(self) -> float:
-        """For how long a request that comes now has to wait for its turn."""
-        return self._turns.wait_s
 
     async def close(self) -> None:
         """Close the client for requests; feeds close theirs."""

@@ -1,27 +1,12 @@
 """The package ccxt for tests in this process, and their time: it jumps to what is due next."""
 
 import asyncio
-import importlib.util
-import sys
 from collections.abc import Callable
 
 import pytest
 
-from tests.peers.environments import environment
+from tests.peers.environments import find_ccxt
 from tests.support.own_time import OwnTimeLoop
-
-CCXT = "ccxt==4.5.90"
-
-
-def find_ccxt() -> None:
-    """Let `import ccxt` find it in an environment of its own, behind all that is installed here.
-
-    It wants some packages in exact versions, and takes those that are here.
-    """
-    if importlib.util.find_spec("ccxt") is None:
-        home = environment(CCXT).parents[1]
-        sys.path.extend(map(str, home.glob("lib/python3*/site-packages")))
-        importlib.invalidate_caches()
 
 
 @pytest.fixture(scope="session")

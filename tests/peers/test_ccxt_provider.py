@@ -16,6 +16,7 @@ from relay.core.model import StreamKey
 from relay.testing import WatchedFeed, check_provider, open_provider
 from tests.conftest import StartRelay
 from tests.peers.environments import execute
+from tests.support import ccxt_venues
 from tests.support.okx_stand_in import OkxStandIn
 from tests.support.running_relay import Running
 
@@ -165,7 +166,7 @@ async def test_streams_that_come_together_are_subscribed_with_one_message() -> N
     ):
         assert await feed.until(lambda: feed.rejected and all(map(feed.count, keys)), 30)
         assert feed.rejected == {StreamKey("NO/SUCH", "1m"): "the exchange does not list it: NO/SUCH@1m"}
-        assert [len(message["args"]) for message in venue.messages] == [3]
+        assert sorted(len(message["args"]) for message in venue.messages) == [1, 2]
         listed = {one.symbol: (one.asset_class, one.status) for one in await provider.instruments()}
         assert listed["BTC/USDT:USDT"] == ("future", "trading")
         assert listed["OLD/USDT"] == ("crypto", "paused")
@@ -211,6 +212,21 @@ async def test_history_ends_where_the_exchange_has_no_more_and_costs_few_request
         assert asked < 6
         assert await provider.candles(BTC, newest[0].time - 10**7, newest[0].time, 500) == []
         assert len(venue.asked) - asked < 4
+
+
+async def test_wrong_type_of_markets_is_named_with_those_that_there_are() -> None:
+    async with (
+        stand_in("kraken") as venue,
+        open_provider(CcxtProvider, {**table_of("kraken", venue), "market_types": ["swap"]}) as provider,
+    ):
+        with pytest.raises(ProviderUnavailable) as caught:
+            await provider.instruments()
+        said = "Kraken lists no markets of the types swap (market_types); ccxt says that it has spot"
+        assert str(caught.value) == said
+
+
+def test_page_of_exchanges_says_what_ccxt_says() -> None:
+    assert ccxt_venues.PAGE.read_text(encoding="utf-8") == ccxt_venues.page(), "python -m tests.support.ccxt_venues"
 
 
 async def test_refusals_keep_their_meaning_and_only_the_log_has_the_words_of_the_exchange() -> None:

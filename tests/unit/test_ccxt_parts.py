@@ -14,7 +14,7 @@ import pytest
 
 from providers import BUILTIN
 from providers.ccxt import library
-from providers.ccxt.capabilities import capabilities_of
+from providers.ccxt.capabilities import Capabilities, capabilities_of
 from providers.ccxt.history import DAY_S, STEPS, Pager
 from providers.ccxt.markets import DECIMAL_PLACES, TICK_SIZE, read_instrument, step_of
 from providers.ccxt.pacing import Turns
@@ -191,6 +191,22 @@ def test_a_page_has_what_every_type_of_market_gives() -> None:
     said = capabilities_of(SimpleNamespace(name="X", has=has, timeframes=frames, features=features, rateLimit=50))
     assert (said.page, said.intervals, said.is_live, said.is_batched) == (300, ("1m", "1d"), True, False)
     assert (said.request_s, said.market_types) == (0.05, ("spot", "swap"))
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "listed"),
+    [
+        (("spot", "swap"), None, ("spot",)),
+        (("swap", "future"), None, ("swap", "future")),
+        (("spot", "swap"), ("swap",), ("swap",)),
+        ((), None, ("spot", "swap", "future")),
+    ],
+)
+def test_spot_is_listed_or_all_where_there_is_none(
+    has: tuple[str, ...], wanted: tuple[str, ...] | None, listed: tuple[str, ...]
+) -> None:
+    known = Capabilities("X", ("1m",), 100, is_live=True, is_batched=True, request_s=1.0, market_types=has)
+    assert known.types(wanted) == listed
 
 
 async def test_requests_wait_for_their_turn_in_order() -> None:
