@@ -52,7 +52,7 @@ SETTINGS = (
     Setting("sandbox", "bool", False, "Use the exchange's servers for tests, if it has some"),
     Setting("poll_seconds", "float", 5.0, "Shortest time between two polls of a stream", least=0.1, most=3600),
     Setting("batch", "int", 10, "How many streams one message subscribes to, where it can", least=1, most=200),
-    Setting("messages_per_second", "float", 4.0, "Messages to an exchange's WebSocket", least=0.1, most=100),
+    Setting("messages_per_second", "float", 3.0, "Messages to an exchange's WebSocket", least=0.1, most=100),
     Setting("streams_per_connection", "int", 200, "How many streams one feed has", least=1, most=1000),
     Setting("api_key", "secret", None, "Key, for the few exchanges that give candles to accounts only"),
     Setting("api_secret", "secret", None, "Secret of the key"),

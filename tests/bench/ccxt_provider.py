@@ -64,7 +64,9 @@ class ComparedRelay:
         for _ in range(300):
             async with session.get(f"{self.url}/api/v1/market-data/instruments") as answer:
                 if found := await answer.json():
-                    return sorted(one["symbol"] for one in found if one["status"] == "trading")
+                    traded = [one["symbol"] for one in found if one["status"] == "trading"]
+                    # In the same order, whichever sign is between both currencies.
+                    return sorted(traded, key=lambda symbol: str(symbol.replace("/", "")))
             await asyncio.sleep(0.1)
         raise SystemExit(f"{self.name} lists nothing")
 

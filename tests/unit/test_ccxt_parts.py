@@ -6,9 +6,10 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -23,6 +24,7 @@ from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.core.model import Candle, Instrument, PriceUpdate, StreamKey
 from relay.plugins.loader import PluginHost
+from tests.support.virtual_time import VirtualLoop
 
 BTC = StreamKey("BTC/USDT", "1m")
 
@@ -219,6 +221,20 @@ async def test_requests_wait_for_their_turn_in_order() -> None:
     start = loop.time()
     await asyncio.gather(ask("a", 1), ask("b", 4), ask("c", 1))
     assert begun == [("a", 0.0), ("b", 0.5), ("c", 2.5)]
+
+
+async def test_requests_that_waited_while_the_loop_was_busy_do_not_come_at_once() -> None:
+    turns, loop, begun = Turns(0.25), asyncio.get_running_loop(), []
+
+    async def ask() -> None:
+        await turns.take()
+        begun.append(loop.time())
+        if len(begun) == 1:
+            # All that is due in the next second comes late.
+            cast(VirtualLoop, loop).now += 1.0
+
+    await asyncio.gather(*(ask() for _ in range(4)))
+    assert [round(later - earlier, 3) for earlier, later in pairwise(begun)] == [1.0, 0.25, 0.25]
 
 
 # -- the extra -------------------------------------------------------------------------------------------
