@@ -197,6 +197,12 @@ def as_lines(chunk: Chunk) -> bytes:
     return chunk.text.replace(b"},{", b"}\n{") + b"\n" if chunk.times else b""
 
 
+def as_named_lines(chunk: Chunk, names: bytes) -> bytes:
+    """Return newline-delimited JSON in which each line begins with some fields, a comma after the last one."""
+    # Not by `%`: a name may have the sign.
+    return b"{" + names + chunk.text[1:].replace(b"},{", b"}\n{" + names) + b"\n" if chunk.times else b""
+
+
 def as_csv(chunk: Chunk, *, extended: bool = False) -> bytes:
     """Return CSV rows without the head, columns in the order of `CSV_HEAD` or `EXTENDED_CSV_HEAD`; null is empty."""
     text = chunk.text.replace(b"}," + _FIRST, b"\n")

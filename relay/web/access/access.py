@@ -160,6 +160,11 @@ class Access:
         bucket = self._requests.of(owner)
         return 0.0 if bucket.take() else bucket.wait_s
 
+    def spend_requests(self, caller: Caller, more: int) -> None:
+        """Count a request over HTTP as so many more: the next ones wait for it."""
+        if more and not self._counts_no_requests(caller.owner):
+            self._requests.of(caller.client).spend(more)
+
     def most_requests(self, owner: str) -> str:
         """Say how many requests a WebSocket client of an address may send."""
         own = f"{self.config.max_requests_per_second:g} requests per second"

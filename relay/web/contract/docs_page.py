@@ -133,7 +133,9 @@ def _operation(path: str, operation: Document, openapi: Document) -> str:
         )
         for status, answer in ((status, _found(one, openapi)) for status, one in operation["responses"].items())
     ]
-    examples = {one["name"]: one["example"] for one in operation["parameters"] if one["required"] and "example" in one}
+    examples = {
+        one["name"]: one["example"] for one in operation["parameters"] if _is_in_example(one) and "example" in one
+    }
     address = path + (f"?{urlencode(examples)}" if examples else "")
     shown = "".join(
         _example(example["value"]) for one in content.values() for example in one.get("examples", {}).values()
@@ -218,6 +220,11 @@ def _more(schema: Schema) -> str:
     if "enum" in schema:
         said.append("one of " + " ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"]))
     return f' <span class="muted">({"; ".join(said)})</span>' if said else ""
+
+
+def _is_in_example(parameter: Document) -> bool:
+    """Say whether a request needs it, or needs it first of some alternatives."""
+    return bool(parameter["required"]) or parameter.get("x-one-of", [""])[0] == parameter["name"]
 
 
 def _mark(name: str, *, is_required: bool) -> str:
