@@ -78,7 +78,7 @@ class Required(Parameter[T]):
 
 
 class Alternative(Parameter[T]):
-    """A parameter of `one_of` several, of which a request needs one; an empty one counts as left out."""
+    """A parameter of `one_of` several, of which a request needs one."""
 
     def __init__(
         self, name: str, kind: TextKind[T], description: str, *, one_of: tuple[str, ...], example: str | None = None
@@ -87,8 +87,15 @@ class Alternative(Parameter[T]):
         self.one_of = one_of
 
     def read(self, text: str | None) -> T | None:
-        """Return the value, None when it is left out or empty. Raises `RequestError`."""
-        return super().read(text or None)
+        """Return the value, None when it is left out. Raises `RequestError`, also when it is empty."""
+        if text == "":
+            raise self.missing()
+        return super().read(text)
+
+    def missing(self) -> RequestError:
+        """Say that there is none."""
+        said = f"{self.name} is missing; give one, for example {self.name}={self.example}"
+        return RequestError(Code.INVALID_REQUEST, said)
 
 
 class Defaulted(Parameter[T]):
@@ -387,8 +394,7 @@ def _check_symbols(asked: HistoryQuery) -> None:
     one, several = SYMBOL_PARAMETER.name, SYMBOLS_PARAMETER.name
     if asked.symbols is None:
         if asked.symbol is None:
-            said = f"{one} is missing; give one, for example {one}={SYMBOL_PARAMETER.example}"
-            raise RequestError(Code.INVALID_REQUEST, said)
+            raise SYMBOL_PARAMETER.missing()
         return
     if asked.symbol is not None:
         raise RequestError(Code.INVALID_REQUEST, f"{one} and {several} are both given; give one of them")
