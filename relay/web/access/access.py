@@ -24,6 +24,8 @@ PREFIX = "/api/v1/market-data"
 WEBSOCKET, EVENTS, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/sse", f"{PREFIX}/history"
 PATH_TOKEN = "path_token"
 """The name of the part of a path that is a token, in routes for programs that cannot send it in a header."""
+BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
+"""What comes before a path where the token is a part of it."""
 # Asked by machines that watch the relay, as often as they like.
 HEALTH = frozenset({"/healthz", "/readyz"})
 # The pages and what they load, and the descriptions of the contract: they hold nothing that needs a token.
@@ -112,7 +114,7 @@ class Access:
     def _token(self, request: web.Request) -> Token | None:
         """Return the valid token of a request; `?token=` is one where a browser sends no header: where updates come.
 
-        Routes of facades may have it in their path.
+        Routes of facades and history may have it in their path: few programs and no spreadsheet can send a header.
         """
         tokens = self.config.tokens
         if not tokens:
@@ -220,7 +222,7 @@ class Access:
         self.origins.check(request)
         if self._wants_token and caller.token is None and not (self.config.public_status and path in STATUS):
             raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
-        if path == HISTORY:
+        if path.endswith(HISTORY):
             self.check_rows(caller)
         return None
 

@@ -13,14 +13,12 @@ from relay.instruments.directory import Directory
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.supervision.supervisor import Supervisor
-from relay.web.access.access import PATH_TOKEN, Access
+from relay.web.access.access import BELOW_TOKEN, Access
 from relay.web.facade_counts import FacadeCounts
 from relay.web.http.cached_body import KeptBodies
 from relay.web.ws.route import Clients
 
 Document = dict[str, Any]
-BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
-"""What comes before a path where the token is a part of it: few programs can send a header."""
 
 
 class FacadeTiming(NamedTuple):
