@@ -3,10 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from configparser import ConfigParser
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ def environment(*packages: str) -> Path:
     Raises RuntimeError with pip's last words when they cannot be installed. Blocks, for minutes the first time.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    name = "-".join(sorted(package.partition("=")[0] for package in packages))
+    name = "-".join(sorted(re.split(r"[^\w.-]", package)[0] for package in packages))[:60]
     digest = blake2b(" ".join([version, *sorted(packages)]).encode(), digest_size=4).hexdigest()
     folder = home() / f"{name}-{digest}"
     python = folder / "bin" / "python"
@@ -70,6 +72,13 @@ def node_environment(*packages: str) -> tuple[Path, Path]:
             raise RuntimeError(f"npm could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")
         ready.touch()
     return programs / "node", folder
+
+
+def requirements_of_relay() -> list[str]:
+    """Return what the relay itself needs, for an environment in which it runs from the checkout."""
+    settings = ConfigParser()
+    settings.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    return settings["options"]["install_requires"].split("\n")[1:]
 
 
 async def execute(

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import StartRelay
-from tests.peers.environments import REPOSITORY, environment, execute
+from tests.peers.environments import REPOSITORY, environment, execute, requirements_of_relay
 from tests.support.running_relay import Running
 
 # Making an environment takes a minute the first time.
@@ -22,6 +23,7 @@ GUIDE = (REPOSITORY / "relay" / "client" / "README.md").read_text(encoding="utf-
 GRAFANA = REPOSITORY / "relay" / "packaging" / "compose" / "grafana"
 TOKEN = "a-long-random-text-for-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
+ASSISTANTS = "mcp==2.3.0"
 TOOLS = ("pandas==3.1.1", "polars==2.1.0", "duckdb==2.0.1")
 
 
@@ -38,11 +40,11 @@ async def relay(relay_with: StartRelay) -> Running:
     return await relay_with(tokens=[TOKEN])
 
 
-async def run_block(relay: Running, heading: str, folder: Path) -> str:
-    """Run a block where nothing but the tools is installed; return what it printed."""
-    python = await asyncio.to_thread(environment, *TOOLS)
-    environ = {"RELAY_URL": relay.url, "RELAY_TOKEN": TOKEN, "POLARS_MAX_THREADS": "1"}
-    return await execute(python, "-I", "-W", "error", "-c", block(heading), environ=environ, cwd=folder, timeout_s=120)
+async def run_block(relay: Running, heading: str, folder: Path, *packages: str, path: str = "") -> str:
+    """Run a block where nothing but some packages is installed; return what it printed."""
+    python = await asyncio.to_thread(environment, *(packages or TOOLS))
+    environ = {"RELAY_URL": relay.url, "RELAY_TOKEN": TOKEN, "POLARS_MAX_THREADS": "1", "PYTHONPATH": path}
+    return await execute(python, "-W", "error", "-c", block(heading), environ=environ, cwd=folder, timeout_s=120)
 
 
 async def closed(relay: Running, symbol: str) -> list[dict[str, Any]]:
@@ -86,6 +88,15 @@ async def test_duckdb_writes_parquet(relay: Running, tmp_path: Path) -> None:
         assert int(found[1]) == len(truth)
         assert float(found[2]) == min(candle["low"] for candle in truth)
         assert float(found[3]) == max(candle["high"] for candle in truth)
+
+
+async def test_the_python_client_makes_a_data_frame(relay: Running, tmp_path: Path) -> None:
+    packages = (*requirements_of_relay(), ASSISTANTS, TOOLS[0])
+    said = await run_block(relay, "The Python client", tmp_path, *packages, path=str(REPOSITORY))
+    last = (await closed(relay, "BTCUSDT"))[-1]
+    opened = datetime.fromtimestamp(last["time"], UTC)
+    assert re.search(rf"^{re.escape(str(opened))} +{last['close']} +\d+\.0 binance$", said, re.MULTILINE), said
+    assert "True unknown symbol 'NOPE'" in said
 
 
 async def rows_of(relay: Running, path: str, headers: dict[str, str] | None = None, **query: str) -> list[list[str]]:

@@ -21,7 +21,7 @@ from relay.web.problems import problem_of
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/market-data"
-WEBSOCKET, EVENTS, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/sse", f"{PREFIX}/history"
+WEBSOCKET, EVENTS, PATH_OF_HISTORY = f"{PREFIX}/ws", f"{PREFIX}/sse", f"{PREFIX}/history"
 PATH_TOKEN = "path_token"
 """The name of the part of a path that is a token, in routes for programs that cannot send it in a header."""
 BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
@@ -222,7 +222,7 @@ class Access:
         self.origins.check(request)
         if self._wants_token and caller.token is None and not (self.config.public_status and path in STATUS):
             raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
-        if path.endswith(HISTORY):
+        if path.endswith(PATH_OF_HISTORY):
             self.check_rows(caller)
         return None
 

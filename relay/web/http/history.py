@@ -14,8 +14,7 @@ from relay.protocol.fields import check_is_past
 from relay.storage.chunks import CSV_HEAD, EXTENDED_CSV_HEAD, as_csv, as_lines
 from relay.storage.store import Store
 from relay.streams.hub import Hub
-from relay.web.access.access import BELOW_TOKEN, Access, Caller
-from relay.web.access.access import HISTORY as HISTORY_PATH
+from relay.web.access.access import BELOW_TOKEN, PATH_OF_HISTORY, Access, Caller
 from relay.web.contract.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
 from relay.web.http.asked_history import AskedHistory, check_is_whole, closed_only
 from relay.web.http.cached_body import Body, KeptBodies, KeptBody, ResponseHeads
@@ -64,7 +63,7 @@ class HistoryRoute:
         path, caller = request.raw_path, self._access.caller(request)
         if request.match_info:
             # A token in the path makes no other answer, and is kept nowhere.
-            path = f"{HISTORY_PATH}?{request.rel_url.raw_query_string}"
+            path = f"{PATH_OF_HISTORY}?{request.rel_url.raw_query_string}"
         made = self.bodies.get(path)
         if made is not None:
             self._history.served["cache"] += 1
@@ -143,4 +142,4 @@ async def _history(request: web.Request) -> web.StreamResponse:
     return await request.app[ROUTE].answer(request)
 
 
-ROUTES = [web.get(HISTORY_PATH, _history), web.get(BELOW_TOKEN + HISTORY_PATH, _history)]
+ROUTES = [web.get(PATH_OF_HISTORY, _history), web.get(BELOW_TOKEN + PATH_OF_HISTORY, _history)]
