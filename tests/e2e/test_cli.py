@@ -80,6 +80,13 @@ def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
         assert (command.name, command.get_short_help_str(200)) == (name, text)
 
 
+def test_a_command_without_its_package_says_how_to_get_it(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    result = runner.invoke(main, ["mcp"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "pip install 'market-relay[mcp]'" in result.stderr
+
+
 @pytest.mark.parametrize("argument", ["--version", "--help"])
 def test_what_asks_for_no_command_imports_none(argument: str) -> None:
     script = f"import sys; from relay.cli import main; main([{argument!r}], standalone_mode=False); print(*sys.modules)"
