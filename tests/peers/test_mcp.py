@@ -4,13 +4,12 @@ import asyncio
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartRelay
-from tests.peers.environments import REPOSITORY, environment, requirements_of_relay, run
-from tests.peers.test_data_tools import ASSISTANTS, BEARER, TOKEN, TOOLS, block
+from tests.peers.environments import REPOSITORY, run
+from tests.peers.test_data_tools import BEARER, TOKEN, block, tools
 from tests.support.conditions import LONGEST_WAIT_S
 
 # Making an environment takes minutes the first time.
@@ -19,15 +18,11 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 START = 1_764_000_000
 
 
-async def prepared() -> Path:
-    return await asyncio.to_thread(environment, *requirements_of_relay(), ASSISTANTS, TOOLS[0])
-
-
 async def test_an_assistant_reads_from_a_relay_and_is_told_in_clear_words_what_is_wrong(relay_with: StartRelay) -> None:
     relay = await relay_with(tokens=[TOKEN])
     said = json.loads(block("An assistant", "json"))["mcpServers"]["market-relay"]
     assert (said["command"], {*said["env"]}) == ("relay", {"RELAY_URL", "RELAY_TOKEN"})
-    python = await prepared()
+    python = await tools()
     got = await run(python, "mcp_client", relay.url, TOKEN, str(REPOSITORY), *said["args"], timeout_s=120)
     assert got["server"] == "market-relay"
     assert got["tools"] == {
@@ -65,7 +60,7 @@ async def test_an_assistant_reads_from_a_relay_and_is_told_in_clear_words_what_i
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it_while_it_waits_for_a_request(number: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(await prepared(), "-m", "relay", "mcp"),
+        *(await tools(), "-m", "relay", "mcp"),
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -1,7 +1,7 @@
 """Candles of several symbols as one answer of lines, symbol after symbol; each that fails has a line of its own.
 
-One bad name must not cost a nightly job the rest, and the status was sent long before the last symbol may fail. So there
-is no status for all of them, and no last line that says "whole" either: the end of the answer over HTTP says that.
+One bad name must not cost a nightly job the rest, and the status was sent long before the last symbol may fail. So
+there is no status for all of them, and no last line that says "whole" either: the end of the answer says that in HTTP.
 """
 
 import asyncio
