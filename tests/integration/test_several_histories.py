@@ -1,6 +1,7 @@
 """History of several symbols in one answer: who fails is named, and no half of an answer looks whole."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -9,7 +10,8 @@ import pytest
 
 from providers.twelve_data import TwelveDataProvider
 from relay.app import DIRECTORY, HISTORY, STORE
-from relay.core.errors import StoreError
+from relay.commands.recorded_files import RecordedFile, candles_of
+from relay.core.errors import ConfigError, StoreError
 from relay.core.model import Candle
 from relay.storage.chunks import as_named_lines, encode
 from relay.web.access.access import Caller
@@ -31,7 +33,7 @@ async def lines_of(relay: Running, symbols: str, **query: Any) -> list[Message]:
     return [orjson.loads(line) for line in answer.text.splitlines()]
 
 
-async def candles_of(relay: Running, symbol: str, **query: Any) -> list[Message]:
+async def truth_of(relay: Running, symbol: str, **query: Any) -> list[Message]:
     """Return the closed candles of one symbol as lines of several have them."""
     answer = (await relay.get("history", symbol=symbol, interval="1m", start_time=START, **query)).body
     names = {name: answer[name] for name in ("symbol", "interval", "provider")}
@@ -43,9 +45,7 @@ async def test_symbols_come_one_after_the_other_and_an_unknown_one_is_named(rela
     wrong = [(line["type"], line["code"], line["symbol"], line["interval"]) for line in found if "type" in line]
     assert wrong == [("error", "unknown_symbol", name, "1m") for name in ("NOPE", "b$d name")]
     assert found[3]["symbol"] == "NOPE"
-    truth = [
-        line for name in ("EUR/USD", "BTCUSDT") for line in await candles_of(relay, name, limit=3, extended="true")
-    ]
+    truth = [line for name in ("EUR/USD", "BTCUSDT") for line in await truth_of(relay, name, limit=3, extended="true")]
     assert [line for line in found if "type" not in line] == truth
 
 
@@ -60,7 +60,7 @@ async def test_a_provider_that_fails_is_named_for_each_symbol_and_not_asked_agai
     relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
     relay = await relay_with()
-    await candles_of(relay, "ETHUSDT", limit=3)
+    await truth_of(relay, "ETHUSDT", limit=3)
     sandbox.binance.faults.answer_rest(503, "{}", path="/api/v3/klines")
     before = len(sandbox.binance.requests)
     found = await lines_of(relay, "BTCUSDT,BNBUSDT,SOLUSDT,XRPUSDT,ETHUSDT,EUR/USD")
@@ -162,6 +162,21 @@ async def test_prices_come_between_the_parts_also_where_all_is_in_memory(relay: 
     counting.cancel()
     assert len(at) == 3
     assert at[0] < at[1] < at[2]
+
+
+async def test_an_answer_can_be_played_and_one_that_lacks_a_symbol_cannot(relay: Running, tmp_path: Path) -> None:
+    path = tmp_path / "several.ndjson"
+
+    async def played(symbols: str) -> list[tuple[str, str, int]]:
+        found = await lines_of(relay, symbols)
+        path.write_bytes(b"\n".join(map(orjson.dumps, found)))
+        return [(name, key.symbol, candle.time) for name, key, candle in candles_of([RecordedFile(path)])]
+
+    times = range(START, START + 180, 60)
+    several = (("binance", "BTCUSDT"), ("twelve_data", "EUR/USD"))
+    assert await played("BTCUSDT,EUR/USD") == [(*one, at) for one in several for at in times]
+    with pytest.raises(ConfigError, match="line 4: NOPE@1m is not complete: unknown symbol 'NOPE'"):
+        await played("BTCUSDT,NOPE")
 
 
 def test_names_are_put_into_each_line() -> None:
