@@ -34,8 +34,11 @@ class Ownership:
 
     def instrument(self, name: str, symbol: str) -> Instrument | None:
         """Return what a symbol denotes at a provider, by its list or by what it said of that symbol."""
-        if self.is_listed(name, symbol):
-            return self._lists[name].listing.instruments[symbol]
+        # Asked several times a second for each stream.
+        kept = self._lists.get(name)
+        instrument = None if kept is None else kept.listing.instruments.get(symbol)
+        if instrument is not None:
+            return instrument
         return self._lookups[name].get(symbol) if name in self._lookups else None
 
     def has(self, name: str, symbol: str) -> bool:

@@ -42,7 +42,7 @@ class MarketHours:
         if market is None:
             if len(self._markets) >= _MOST_MARKETS:
                 self._markets.clear()
-            expires_at = _Expiry(lambda: self.instrument_of(symbol))
+            expires_at = _Expiry(self, symbol)
             if self._is_asked:
                 market = TradingHours(lambda moment: self._open(symbol, moment), expires_at)
             else:
@@ -85,14 +85,15 @@ class MarketHours:
 class _Expiry:
     """When an instrument expires, as it was listed last."""
 
-    __slots__ = ("_instrument", "_known")
+    __slots__ = ("_hours", "_known", "_symbol")
 
-    def __init__(self, instrument: Callable[[], Instrument | None]) -> None:
-        self._instrument = instrument
+    def __init__(self, hours: MarketHours, symbol: str) -> None:
+        self._hours = hours
+        self._symbol = symbol
         self._known: int | None = None
 
     def __call__(self) -> int | None:
-        instrument = self._instrument()
+        instrument = self._hours.instrument_of(self._symbol)
         if instrument is not None:
             self._known = instrument.expires_at
         return self._known

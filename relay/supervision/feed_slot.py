@@ -148,10 +148,11 @@ class FeedSlot:
             waiting = [
                 key
                 for key, supervised in self._supervised.items()
+                # Nearly all are live; what asks for the hours comes last.
                 if not (
-                    supervised.is_planned(now)
+                    any(other.is_live(key) or other.retries(key) for other in self._feeds)
+                    or supervised.is_planned(now)
                     or supervised.is_closed_for(0.0)
-                    or any(other.is_live(key) or other.retries(key) for other in self._feeds)
                 )
             ]
         least_s, most_s = UNANSWERED_S
