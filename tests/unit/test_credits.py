@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from providers.twelve_data.credits import MOST_PAUSE_S, SKEW_S, WINDOW_S, Credits, Use
 from providers.twelve_data.stated import Stated, StatedSpan, stated_limit
 from relay import RateLimited
+from tests.support.examples import examples
 
 MIDNIGHT = 1_770_076_800.0
 
@@ -363,7 +364,7 @@ def test_nonsense_from_an_earlier_run_is_refused(state: dict[str, object]) -> No
     assert limits.available(HISTORY) == 8
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(75))
 @given(
     skew=st.floats(-110, 110),
     start=st.floats(0, 86_400),
@@ -392,7 +393,7 @@ def test_no_server_minute_and_no_server_day_sees_too_many(
     assert max(days.values(), default=0) <= 40
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(75))
 @given(
     behind=st.floats(0, 1.5),
     start=st.floats(0, 86_400),
