@@ -15,7 +15,13 @@ FILES = sorted(
     for file in (ROOT / part).rglob(f"*.{ending}")
     if "node_modules" not in file.parts
 )
-FORMATTED = [*FILES, *(ROOT / "relay/web/static").glob("*.d.ts"), ROOT / "tests/data/client_scenarios.json"]
+FORMATTED = [
+    *FILES,
+    *(ROOT / "relay/web/static").glob("*.d.ts"),
+    *(ROOT / "tests/support/npm_program").glob("*.ts"),
+    ROOT / "relay/packaging/npm/package.json",
+    ROOT / "tests/data/client_scenarios.json",
+]
 
 
 def run(*command: str) -> tuple[int, str]:
