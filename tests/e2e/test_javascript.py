@@ -18,6 +18,8 @@ FILES = sorted(
 FORMATTED = [
     *FILES,
     *(ROOT / "relay/web/static").glob("*.d.ts"),
+    *(ROOT / "relay/web/examples").glob("*/*.json"),
+    *(ROOT / "relay/web/examples").glob("*/*.html"),
     *(ROOT / "tests/support/npm_program").glob("*.ts"),
     ROOT / "relay/packaging/npm/package.json",
     ROOT / "tests/data/client_scenarios.json",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from html import escape
+from importlib import resources
 from typing import Any
 from urllib.parse import urlencode
 
@@ -42,6 +43,8 @@ def page(openapi: Document, asyncapi: Document) -> str:
             *(_message(name, asyncapi) for name in requests),
             "<h3>Messages from the relay</h3>",
             *(_message(name, asyncapi) for name in said),
+            '<h2 id="javascript">JavaScript</h2>',
+            _javascript(),
             '<h2 id="objects">Objects</h2>',
             *(_object(name, schema) for name, schema in objects.items()),
             "</main>",
@@ -108,6 +111,7 @@ def _contents(operations: list[tuple[str, Document]], requests: list[str], said:
             *(f'<a href="#message-{name}">{name}</a>' for name in requests),
             "<strong>WebSocket: relay</strong>",
             *(f'<a href="#message-{name}">{name}</a>' for name in said),
+            '<strong><a href="#javascript">JavaScript</a></strong>',
             '<strong><a href="#objects">Objects</a></strong>',
             "</nav>",
         ]
@@ -163,6 +167,20 @@ def _channel(asyncapi: Document) -> str:
         f"<p><code>{escape(address)}</code></p><p>{_text(about)}</p>"
         '<section class="card" aria-labelledby="closing"><h3 id="closing">How it closes</h3>'
         f"{_table(('code', 'because', 'then'), rows, 'Close codes')}</section>"
+    )
+
+
+def _javascript() -> str:
+    code = (resources.files("relay.web") / "examples" / "lightweight-charts" / "main.js").read_text(encoding="utf-8")
+    return (
+        '<section class="card" aria-labelledby="example-chart"><h3 id="example-chart">A chart without holes</h3>'
+        '<p>The relay serves its client, <a href="client.js"><code>client.js</code></a>, a module for browsers and '
+        'Node 22 or newer with types in <a href="client.d.ts"><code>client.d.ts</code></a>. The npm package '
+        "<code>market-relay-client</code> has the same file. This is the whole script of a page with Lightweight "
+        "Charts 5: the past of a stream, then live. After an outage of the provider, the network or the relay, what "
+        "was missed comes first. Its page and its package.json are in the folder "
+        "<code>relay/web/examples/lightweight-charts</code>.</p>"
+        f"<pre><code>{escape(code)}</code></pre></section>"
     )
 
 
