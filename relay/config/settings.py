@@ -143,6 +143,14 @@ class Config:
         automatic="the relay's own",
         is_reloaded=True,
     )
+    frame_ancestors: tuple[str, ...] = _setting(
+        parsers.frame_ancestors,
+        (),
+        "Web pages of these origins may show charts in frames, by addresses with embed=1.",
+        form="ORIGIN,…",
+        automatic="none",
+        is_reloaded=True,
+    )
     trusted_proxies: tuple[parsers.Network, ...] = _setting(
         parsers.networks,
         (),
