@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import re
+from dataclasses import replace
 from importlib import resources
 
 import aiohttp
@@ -93,8 +94,10 @@ async def test_nothing_else_may_be_shown_in_a_frame(relay_with: StartRelay, path
     assert frames_of(await relay.get(path)) == ("'none'", "DENY")
 
 
-async def test_no_page_may_show_a_chart_in_a_frame_by_default(relay: Running) -> None:
+async def test_no_page_may_show_a_chart_in_a_frame_until_the_configuration_says_so(relay: Running) -> None:
     assert frames_of(await relay.get("/?symbol=BTCUSDT&embed=1")) == ("'none'", "DENY")
+    relay.access.reconfigure(replace(relay.access.config, frame_ancestors=("https://blog.example",)))
+    assert frames_of(await relay.get("/?symbol=BTCUSDT&embed=1")) == ("https://blog.example", None)
 
 
 @pytest.mark.parametrize("host", ["[::1]:8000", "a b", "x;script-src *", "", "'unsafe-inline'", "host:port"])
