@@ -407,6 +407,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         cluster=app.get(CLUSTER),
     )
     bodies = KeptBodies(config.history_cache_mb * 2**19)
+    lists = InstrumentLists(directory)
     app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
     app[FACADES].begin(
         FacadeParts(
@@ -418,11 +419,11 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
             supervisors=app[SUPERVISORS],
             clients=clients,
             bodies=bodies,
+            lists=lists,
             timing=app[LIMITS].facades,
         )
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory, app[FACADES].by_name)
-    lists = InstrumentLists(directory)
     app[rest.REST] = rest.RestRoutes(
         directory=directory,
         lists=lists,

@@ -25,7 +25,7 @@ CLUSTER = "cluster"
 """The table of the file with the settings that are called `cluster_…` elsewhere."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
-FACADE_NAMES = ("binance",)
+FACADE_NAMES = ("binance", "udf")
 _NUMBER = "NUMBER"
 _Tables: TypeAlias = dict[str, dict[str, Any]]
 

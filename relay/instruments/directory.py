@@ -30,6 +30,31 @@ class Target(NamedTuple):
     name: str
 
 
+class Meant(NamedTuple):
+    """Whose instrument a client's name stands for, at any interval; `instrument` None: its provider lists nothing.
+
+    `symbol` is the provider's own spelling.
+    """
+
+    provider: Provider
+    instrument: Instrument | None
+    symbol: str
+
+    @property
+    def id(self) -> str:
+        """What always means this instrument."""
+        return f"{self.provider.name}:{self.symbol.upper()}"
+
+    @property
+    def intervals(self) -> tuple[str, ...]:
+        """The intervals that there are candles of, from the provider or built, from short to long."""
+        known = {
+            *intervals_of(self.provider, self.instrument),
+            *derivable(self.provider, self.symbol, self.instrument),
+        }
+        return tuple(one for one in INTERVALS if one in known)
+
+
 class Named(Protocol):
     """A provider, as far as it is known by its name."""
 
@@ -291,14 +316,13 @@ class Directory:
         asked = symbol if pin is None else f"{pin}:{symbol}"
         pin, symbol = self._understood(pin, symbol)
         try:
-            provider = self._provider_of(pin, symbol)
-            instrument = self._ownership.instrument(provider.name, symbol)
+            meant = self._meant(pin, symbol)
+            provider, instrument, own_spelling = meant
             if not is_available(provider, symbol, interval, instrument):
-                known = {*intervals_of(provider, instrument), *derivable(provider, symbol, instrument)}
                 raise RequestError(
                     Code.UNSUPPORTED_INTERVAL,
                     f"{provider.info.title} has no interval {interval} for {shown(symbol)}; "
-                    f"use one of {' '.join(one for one in INTERVALS if one in known)}",
+                    f"use one of {' '.join(meant.intervals)}",
                 )
             if provider.refusal is not None:
                 raise refused(provider)
@@ -307,8 +331,19 @@ class Directory:
             raise
         if instrument is not None:
             self._ownership.fix(provider, symbol)
-        own_spelling = instrument.symbol if instrument else symbol
         return Target(provider, StreamKey(own_spelling, interval), self.name_of(provider, symbol))
+
+    def meant(self, pin: str | None, symbol: str) -> Meant:
+        """Return whose instrument a name stands for. Raises `RequestError`, also of a provider that refuses."""
+        found = self._meant(*self._understood(pin, symbol))
+        if found.provider.refusal is not None:
+            raise refused(found.provider)
+        return found
+
+    def _meant(self, pin: str | None, symbol: str) -> Meant:
+        provider = self._provider_of(pin, symbol)
+        instrument = self._ownership.instrument(provider.name, symbol)
+        return Meant(provider, instrument, instrument.symbol if instrument else symbol)
 
     def _provider_of(self, pin: str | None, symbol: str) -> Provider:
         if pin is not None and pin not in self._providers:

@@ -71,7 +71,7 @@ DEFAULTS = {
     "log_level": "info",
     "log_format": "text",
     "plugins": (),
-    "facades": ("binance",),
+    "facades": ("binance", "udf"),
 }
 
 

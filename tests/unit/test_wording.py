@@ -15,6 +15,7 @@ GUIDES = (
     "CHANGELOG.md",
     "relay/server/README.md",
     "relay/web/facades/README.md",
+    "relay/web/facades/udf/README.md",
     "providers/README.md",
     "providers/twelve_data/README.md",
 )

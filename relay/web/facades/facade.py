@@ -16,6 +16,7 @@ from relay.supervision.supervisor import Supervisor
 from relay.web.access.access import PATH_TOKEN, Access
 from relay.web.facade_counts import FacadeCounts
 from relay.web.http.cached_body import KeptBodies
+from relay.web.http.instrument_lists import InstrumentLists
 from relay.web.ws.route import Clients
 
 Document = dict[str, Any]
@@ -56,6 +57,7 @@ class FacadeParts:
     supervisors: dict[str, Supervisor]
     clients: Clients
     bodies: KeptBodies
+    lists: InstrumentLists
     timing: FacadeTiming = FACADE_TIMING
 
 
@@ -77,8 +79,11 @@ class Facade(ABC):
         """Describe its routes over HTTP as an OpenAPI 3.1 document."""
 
     @abstractmethod
-    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document:
-        """Describe its WebSocket as an AsyncAPI 3.0 document, for clients that reach the relay at `host`."""
+    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document | None:
+        """Describe its WebSocket as an AsyncAPI 3.0 document, for clients that reach the relay at `host`.
+
+        None if it has none.
+        """
 
     @abstractmethod
     def begin(self, parts: FacadeParts) -> None:

@@ -18,10 +18,10 @@ from relay.web.facades.binance import reading
 from relay.web.facades.binance.kline_rows import KLINE_ROWS, in_microseconds
 from relay.web.facades.binance.lacking_texts import recorded_intervals, why_no_texts
 from relay.web.facades.binance.pass_through import PassThrough
-from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid, unsupported
 from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, no_provider
 from relay.web.facades.facade import FacadeParts, without_token
+from relay.web.facades.polled_series import PolledSeries
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
 _NAMES = ("symbol", "interval", "startTime", "endTime", "limit")

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from relay.core.intervals import next_open
 from relay.core.model import StreamKey
@@ -10,11 +12,11 @@ from relay.instruments.directory import Target
 from relay.streams.subscriptions import Attachment, Stream
 from relay.web.access.access import Caller
 from relay.web.facade_counts import FacadeCounts
-from relay.web.facades.binance.kline_events import CLOSED_ONLY
 from relay.web.facades.facade import FacadeParts
 
 MOST_SEEN = 4096
 LOOK_S = 0.05
+_NONE: Mapping[str, float] = MappingProxyType({})
 
 
 class _Poll:
@@ -28,11 +30,15 @@ class _Poll:
 
 
 class PolledSeries:
-    """Knows which series are polled, and keeps those live as long as they are."""
+    """Knows which series are polled, and keeps those live as long as they are.
 
-    def __init__(self, parts: FacadeParts, counts: FacadeCounts) -> None:
+    Of the intervals in `closed_only` only closed candles are given, and each of them for so many seconds.
+    """
+
+    def __init__(self, parts: FacadeParts, counts: FacadeCounts, closed_only: Mapping[str, float] = _NONE) -> None:
         self._parts = parts
         self._counts = counts
+        self._closed_only = closed_only
         self._timing = parts.timing
         self._series: OrderedDict[tuple[str, StreamKey], _Poll] = OrderedDict()
 
@@ -114,28 +120,27 @@ class PolledSeries:
         stream = self._stream_of(target)
         if live_of(stream) is None or stream is None:
             return None
-        lag_s = _over_for_s(stream)
+        lag_s = self._over_for_s(stream)
         return lag_s if 0 <= lag_s < self._timing.first_event_s else None
 
     def edge(self, target: Target) -> LiveEdge | None:
         """Return what the live stream says of the present, None where the exchange has to be asked."""
         stream = self._stream_of(target)
         edge = live_of(stream)
-        return edge if edge is not None and stream is not None and _over_for_s(stream) < 0 else None
+        return edge if edge is not None and stream is not None and self._over_for_s(stream) < 0 else None
 
     def is_current(self, target: Target) -> bool:
         """Say whether an answer that a live stream gave a part of may be given again, as far as time goes."""
         stream = self._stream_of(target)
-        return stream is None or live_of(stream) is None or _over_for_s(stream) < 0
+        return stream is None or live_of(stream) is None or self._over_for_s(stream) < 0
 
     def _stream_of(self, target: Target) -> Stream | None:
         return self._parts.hub.streams.get((target.provider.name, target.key))
 
-
-def _over_for_s(stream: Stream) -> float:
-    """Return for how long the newest candle of a live stream is over; below 0 while it is the present one."""
-    last = stream.series.last
-    if last is None:
-        return 0.0
-    interval = stream.key.interval
-    return stream.feeder.clock.now() - next_open(interval, last.time) - CLOSED_ONLY.get(interval, 0.0)
+    def _over_for_s(self, stream: Stream) -> float:
+        """Return for how long the newest candle of a live stream is over; below 0 while it is the present one."""
+        last = stream.series.last
+        if last is None:
+            return 0.0
+        interval = stream.key.interval
+        return stream.feeder.clock.now() - next_open(interval, last.time) - self._closed_only.get(interval, 0.0)
