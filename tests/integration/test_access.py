@@ -437,7 +437,7 @@ async def test_preflight_is_answered_without_a_token(relay_with: StartRelay) -> 
     answer = await relay.get("symbols", method="OPTIONS", headers=asks)
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
     assert "GET" in answer.headers["Access-Control-Allow-Methods"]
-    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, If-None-Match, Last-Event-ID"
+    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-None-Match, Last-Event-ID"
     strange = await relay.get("symbols", method="OPTIONS", headers={**asks, "Origin": "https://evil.example"})
     assert_problem(strange, 403, "forbidden")
 

@@ -264,7 +264,7 @@ async def test_what_a_provider_does_not_give_is_an_error_and_not_the_beginning(
         ("symbols", 400, "symbol is missing"),
         ("symbols?symbol=%00", 404, "unknown symbol"),
         ("search?query=a&limit=x", 400, "limit 'x'"),
-        ("marks?symbol=BTCUSDT", 404, "there is no '/udf/marks'; use config"),
+        ("marks?symbol=BTCUSDT", 404, "there is no '/udf/marks'; use one of config"),
     ],
 )  # fmt: skip
 async def test_errors_say_what_would_be_right(relay: Running, path: str, status: int, said: str) -> None:

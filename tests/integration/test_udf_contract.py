@@ -4,9 +4,10 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from relay.web.facades.udf.described_rows import EXAMPLES
 from relay.web.facades.udf.facade import UdfFacade
 from tests.conftest import StartRelay
-from tests.support.contracts import Undescribed, check_answer, udf_contract
+from tests.support.contracts import Undescribed, check_answer, check_row_message, udf_contract, udf_live_contract
 from tests.support.running_relay import Running
 
 TOKEN = "a-long-random-text-for-tests"
@@ -21,7 +22,17 @@ def test_it_is_valid(needs_token: bool) -> None:
 
 
 def test_every_route_is_described_and_every_description_has_a_route() -> None:
-    assert {route.path for route in UdfFacade().routes()} == {*udf_contract()["paths"], "/udf/{rest:.*}"}
+    (channel,) = udf_live_contract()["channels"].values()
+    served = {route.path for route in UdfFacade().routes()} - {"/udf/{rest:.*}"}
+    assert served == {*udf_contract()["paths"], channel["address"]}
+
+
+def test_examples_of_messages_fit() -> None:
+    assert {*EXAMPLES} == {*udf_live_contract()["components"]["messages"]}
+    for name, example in EXAMPLES.items():
+        check_row_message(example, name)
+    with pytest.raises(Undescribed):
+        check_row_message({"symbol": "BTCUSDT", "price": 1.0}, "GridRow")
 
 
 async def test_each_route_can_be_asked_as_its_examples_say(relay: Running) -> None:
@@ -43,8 +54,9 @@ async def test_it_is_served_without_a_token_and_names_the_address_with_one(relay
     assert found == udf_contract()
     assert [server["url"] for server in found["servers"]] == ["../", "../t/{token}"]
     assert len((await opened.get("/openapi/udf.json")).body["servers"]) == 1
-    # The protocol has no WebSocket.
-    assert (await relay.get("/asyncapi/udf.json")).status == 404
+    live = (await relay.get("/asyncapi/udf.json")).body["servers"]["relay"]
+    assert (live["host"], live["pathname"]) == (relay.url.removeprefix("http://"), "/t/{token}")
+    assert "pathname" not in (await opened.get("/asyncapi/udf.json")).body["servers"]["relay"]
     assert (await (await relay_with(facades=("binance",))).get("/openapi/udf.json")).status == 404
 
 

@@ -117,6 +117,18 @@ def udf_contract() -> Any:
 
 
 @cache
+def udf_live_contract() -> Any:
+    """Return the AsyncAPI document of these."""
+    return UdfFacade().asyncapi("localhost", "", is_secure=False, needs_token=True)
+
+
+def check_row_message(message: Any, name: str) -> None:
+    """Hold one message on the WebSocket of live rows against its contract. Raises `Undescribed`."""
+    components = strict(copy.deepcopy(udf_live_contract()["components"]))
+    _hold(_validator({"$ref": f"#/components/schemas/{name}"}, components), message, "relay/web/facades/udf")
+
+
+@cache
 def udf_validators() -> dict[str, jsonschema_rs.Validator]:
     """Return a validator for the JSON that each of these routes answers, and one for errors."""
     contract = udf_contract()

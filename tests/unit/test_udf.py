@@ -1,8 +1,9 @@
 """How the facade for charts names intervals, writes steps, dates bars, and reads requests."""
 
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,13 +11,17 @@ from multidict import MultiDict
 
 from relay.core.errors import RequestError
 from relay.core.intervals import INTERVALS
-from relay.core.model import StreamKey
+from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.trading_calendar import TradingCalendar
 from relay.plugins.provider import Provider
+from relay.protocol.frames import text_of
 from relay.web.facades.udf.bars import bar_times
 from relay.web.facades.udf.bars_query import read_bars_query
+from relay.web.facades.udf.live_rows import RowForm
 from relay.web.facades.udf.resolutions import RESOLUTIONS, interval_of, multipliers, resolution_of
 from relay.web.facades.udf.symbol_info import price_scale
+
+DAY_S = 86_400
 
 
 def test_resolutions_are_what_charts_call_intervals() -> None:
@@ -93,6 +98,37 @@ CURRENCIES = TradingCalendar("America/New_York", "1700-1700")
 )
 def test_bars_of_days_have_dates(calendar: TradingCalendar | None, interval: str, opened: str, time: str) -> None:
     assert dated(calendar, interval, opened) == time
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def row_after(form: RowForm, time: int, close: float) -> Any:
+    update = PriceUpdate(StreamKey("X", "1d"), Candle(time, 9.0, 99.0, 1.0, close, 5.0))
+    frame = form.frame(update, 0)
+    return None if frame is None else orjson.loads(text_of(frame))
+
+
+def test_a_row_changes_since_the_day_before_also_when_a_day_begins() -> None:
+    form = RowForm("X")
+    form.begin(Candle(DAY_S, 9.0, 99.0, 1.0, 44.0), 40.0)
+    assert row_after(form, DAY_S, 50.0) == {
+        "symbol": "X", "price": 50.0, "change": 10.0, "change_percent": 0.25, "volume": 5.0,
+    }  # fmt: skip
+    # After a weekend: it is the day before that was traded.
+    assert row_after(form, 4 * DAY_S, 45.0)["change"] == -5.0
+    assert row_after(form, 4 * DAY_S, 40.0)["change_percent"] == -0.2
+    # What comes late, or is had anew by another client, takes nothing back.
+    assert row_after(form, DAY_S, 1.0) is None
+    form.begin(Candle(DAY_S, 9.0, 99.0, 1.0, 44.0), 40.0)
+    assert row_after(form, 4 * DAY_S, 60.0)["change"] == 10.0
+
+
+def test_the_first_day_has_no_change() -> None:
+    form = RowForm("X")
+    form.begin(Candle(DAY_S, 9.0, 99.0, 1.0, 44.0), None)
+    row = row_after(form, DAY_S, 50.0)
+    assert (row["price"], row["change"], row["change_percent"]) == (50.0, None, None)
 
 
 # -- requests ----------------------------------------------------------------------------------------------------------

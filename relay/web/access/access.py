@@ -242,7 +242,7 @@ class Access:
             return problem_of(self.origins.refusal(request, request.headers.get("Origin", "")))
         headers = {
             "Access-Control-Allow-Methods": "GET",
-            "Access-Control-Allow-Headers": "Authorization, If-None-Match, Last-Event-ID",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match, Last-Event-ID",
             "Access-Control-Max-Age": "600",
         }
         return web.Response(status=204, headers=headers)

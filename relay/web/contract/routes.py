@@ -25,8 +25,8 @@ class DescribedFacade(Protocol):
     def openapi(self, *, needs_token: bool) -> dict[str, Any]:
         """Return an OpenAPI document."""
 
-    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> dict[str, Any] | None:
-        """Return an AsyncAPI document, None for a protocol without a WebSocket."""
+    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> dict[str, Any]:
+        """Return an AsyncAPI document."""
 
 
 class Texts(NamedTuple):
@@ -84,9 +84,8 @@ class Contracts:
             docs_page.page(rest, live),
             {name: _json(one.openapi(needs_token=needs_token)) for name, one in facades},
             {
-                name: _json(described)
+                name: _json(one.asyncapi(_ANY_HOST, prefix, is_secure=is_secure, needs_token=needs_token))
                 for name, one in facades
-                if (described := one.asyncapi(_ANY_HOST, prefix, is_secure=is_secure, needs_token=needs_token))
             },
         )
 

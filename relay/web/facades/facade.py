@@ -79,11 +79,8 @@ class Facade(ABC):
         """Describe its routes over HTTP as an OpenAPI 3.1 document."""
 
     @abstractmethod
-    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document | None:
-        """Describe its WebSocket as an AsyncAPI 3.0 document, for clients that reach the relay at `host`.
-
-        None if it has none.
-        """
+    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document:
+        """Describe its WebSocket as an AsyncAPI 3.0 document, for clients that reach the relay at `host`."""
 
     @abstractmethod
     def begin(self, parts: FacadeParts) -> None:

@@ -12,7 +12,7 @@ from relay.instruments.directory import Target
 from relay.streams.subscriptions import Attachment, Stream
 from relay.web.access.access import Caller
 from relay.web.facade_counts import FacadeCounts
-from relay.web.facades.facade import FacadeParts
+from relay.web.facades.facade import FacadeParts, FacadeTiming
 
 MOST_SEEN = 4096
 LOOK_S = 0.05
@@ -35,11 +35,17 @@ class PolledSeries:
     Of the intervals in `closed_only` only closed candles are given, and each of them for so many seconds.
     """
 
-    def __init__(self, parts: FacadeParts, counts: FacadeCounts, closed_only: Mapping[str, float] = _NONE) -> None:
+    def __init__(
+        self,
+        parts: FacadeParts,
+        counts: FacadeCounts,
+        closed_only: Mapping[str, float] = _NONE,
+        timing: FacadeTiming | None = None,
+    ) -> None:
         self._parts = parts
         self._counts = counts
         self._closed_only = closed_only
-        self._timing = parts.timing
+        self._timing = timing or parts.timing
         self._series: OrderedDict[tuple[str, StreamKey], _Poll] = OrderedDict()
 
     def note(self, target: Target, caller: Caller) -> None:

@@ -99,6 +99,49 @@ class NoBars(TypedDict):
     nextTime: NotRequired[Annotated[int, "The last bar before those that were asked for, in Unix milliseconds."]]
 
 
+class QuoteValues(TypedDict, total=False):
+    """What an instrument costs; `ch` and `chp` (percent) are the change since the day before, if there was one."""
+
+    lp: float
+    ch: float
+    chp: float
+    open_price: float
+    high_price: float
+    low_price: float
+    prev_close_price: float
+    volume: float
+    short_name: str
+    exchange: str
+    description: str
+
+
+class QuoteOfSymbol(TypedDict):
+    """A quote, or why there is none, under the name that it was asked for by."""
+
+    s: Literal["ok", "error"]
+    n: str
+    v: QuoteValues
+    errmsg: NotRequired[str]
+
+
+class UdfQuotes(TypedDict):
+    """Quotes, in the order of the symbols."""
+
+    s: Literal["ok"]
+    d: list[QuoteOfSymbol]
+
+
+class GridRow(TypedDict):
+    """A row of a watch list: a price, and its change since the day before; null where it is not known."""
+
+    symbol: str
+    price: float | None
+    change: float | None
+    change_percent: Annotated[float | None, "A part of the price: 0.01 is one percent."]
+    volume: float | None
+    error: NotRequired[Annotated[str, "Why there is no price."]]
+
+
 class ChartError(TypedDict):
     """Why there is no answer."""
 

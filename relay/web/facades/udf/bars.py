@@ -22,10 +22,10 @@ from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.facade import FacadeParts, without_token
 from relay.web.facades.polled_series import PolledSeries
 from relay.web.facades.udf.bars_query import BarsQuery, read_bars_query
+from relay.web.facades.udf.refusals import JSON
 from relay.web.facades.udf.resolutions import LONG
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
-JSON = "application/json"
 _DAY_S = 86_400
 _AROUND = 3
 """So many days may open within a day of a time that is a date for charts, and a moment for the relay."""

@@ -9,6 +9,7 @@ from relay.web.contract.json_schema import Schemas
 from relay.web.contract.parameters import HITS, LONGEST_SEARCH, MOST_AT_ONCE
 from relay.web.facades.facade import BELOW_TOKEN
 from relay.web.facades.udf import answer_types
+from relay.web.facades.udf.day_quotes import MOST_SYMBOLS
 from relay.web.facades.udf.resolutions import RESOLUTIONS
 
 Document = dict[str, Any]
@@ -40,6 +41,7 @@ class ChartParameter(NamedTuple):
 
 
 class _Route(NamedTuple):
+    # `answer` is a type, a schema, or None for a text.
     summary: str
     answer: Any
     parameters: tuple[ChartParameter, ...] = ()
@@ -53,6 +55,7 @@ _SYMBOL = ChartParameter(
     "binance:BTCUSDT",
     is_required=True,
 )
+_SEVERAL = f"Up to {MOST_SYMBOLS} symbols with commas between them."
 _ROUTES = {
     "config": _Route("What the server can do.", answer_types.UdfConfig),
     "time": _Route("The time in Unix seconds.", None),
@@ -92,7 +95,23 @@ _ROUTES = {
         ),
         (400, 404, 502, 504),
     ),
+    "quotes": _Route(
+        "What several instruments cost.",
+        answer_types.UdfQuotes,
+        (ChartParameter("symbols", _TEXT, _SEVERAL, "binance:BTCUSDT,twelve_data:EUR/USD", is_required=True),),
+        (400,),
+    ),
+    "rows": _Route(
+        "The same as rows of a watch list, for OpenBB Workspace; `/udf/rows_ws` has changes of them.",
+        list[answer_types.GridRow],
+        (ChartParameter("symbol", _TEXT, _SEVERAL, "BTCUSDT,EUR/USD", is_required=True),),
+        (400,),
+    ),
 }
+_WIDGETS = _Route(
+    "The widgets for OpenBB Workspace: a chart and a watch list.",
+    {"type": "object", "additionalProperties": {"type": "object"}},
+)
 
 
 def openapi_document(*, needs_token: bool) -> Document:
@@ -100,6 +119,7 @@ def openapi_document(*, needs_token: bool) -> Document:
     schemas = Schemas()
     error = schemas.of(answer_types.ChartError)
     paths = {f"/udf/{name}": {"get": _described(name, route, schemas, needs_token)} for name, route in _ROUTES.items()}
+    paths["/widgets.json"] = {"get": _described("widgets", _WIDGETS, schemas, needs_token)}
     servers: list[Document] = [{"url": "../", "description": "this relay"}]
     if needs_token:
         token = {"default": "TOKEN", "description": "One of the relay's tokens."}
@@ -122,7 +142,7 @@ def openapi_document(*, needs_token: bool) -> Document:
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": servers,
-        "tags": [{"name": "charts", "description": "Below `/udf`."}],
+        "tags": [{"name": "charts", "description": "Below `/udf`, and what OpenBB Workspace asks for."}],
         "security": [{"bearer": []}, {}] if needs_token else [],
         "paths": paths,
         "components": {
@@ -143,7 +163,8 @@ def _described(name: str, route: _Route, schemas: Schemas, needs_token: bool) ->
     if route.answer is None:
         content: Document = {"text/plain": {"schema": {"type": "string", "pattern": "^[0-9]+$"}}}
     else:
-        content = {"application/json": {"schema": schemas.of(route.answer)}}
+        schema = route.answer if isinstance(route.answer, dict) else schemas.of(route.answer)
+        content = {"application/json": {"schema": schema}}
     statuses = sorted({*route.errors, *_ALWAYS} - (set() if needs_token else {401}))
     return {
         "operationId": f"udf_{name}",

@@ -1,7 +1,8 @@
-"""The facade for charts that speak TradingView's UDF protocol: its routes, and how each is answered."""
+"""The facade for charts that speak TradingView's UDF protocol, and for OpenBB Workspace: its routes, their answers."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import orjson
 from aiohttp import web
@@ -9,74 +10,95 @@ from aiohttp import web
 from relay.core.errors import Code, RequestError
 from relay.protocol.fields import shown
 from relay.web.contract.parameters import HITS, SearchText
-from relay.web.facades.facade import Document, Facade, FacadeParts, without_token
+from relay.web.facades.facade import Document, Facade, FacadeParts
 from relay.web.facades.polled_series import PolledSeries
-from relay.web.facades.udf.bars import JSON, BarsRoute
+from relay.web.facades.udf.bars import BarsRoute
 from relay.web.facades.udf.bars_query import read_symbol
+from relay.web.facades.udf.choices import likely_names
+from relay.web.facades.udf.day_quotes import DayQuotes, empty_row, grid_row, names_in, udf_quote
 from relay.web.facades.udf.described_routes import openapi_document
+from relay.web.facades.udf.described_rows import asyncapi_document
+from relay.web.facades.udf.live_rows import LIVE_ROWS, AiohttpRowConnection, DirectRowConnection, LiveRows
+from relay.web.facades.udf.refusals import JSON, answer_of, reason_of
 from relay.web.facades.udf.resolutions import RESOLUTIONS
 from relay.web.facades.udf.symbol_info import exchange_of, search_row, symbol_info, type_of
+from relay.web.facades.udf.widgets import LIVE, widgets
 from relay.web.http.instrument_lists import Selection
-from relay.web.problems import problem_of
+from relay.web.ws.route import serve
 
-ROOT = "/udf"
+ROOT, WIDGETS = "/udf", "/widgets.json"
 USUAL_HITS = 30
-_NEEDS_TOKEN = "a valid token is needed: put it into the address, as in /t/TOKEN/udf"
+KEPT_S = 180.0
+"""A series is followed for so long after the last request: charts renew what they show every ten to sixty seconds."""
+_ROUTES = ("config", "time", "search", "symbols", "history", "quotes", "rows")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _Begun(NamedTuple):
+    # What answers, once the relay has started.
+    parts: FacadeParts
+    bars: BarsRoute
+    rows: LiveRows
+    polled: PolledSeries
 
 
 class UdfFacade(Facade):
     """Answers as a UDF server does, from the candles and instruments of all providers."""
 
     name = "udf"
-    roots = (ROOT,)
+    roots = (ROOT, WIDGETS)
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun: tuple[FacadeParts, BarsRoute, PolledSeries] | None = None
+        self._begun: _Begun | None = None
 
     def begin(self, parts: FacadeParts) -> None:
         """Answer by these parts from now on."""
-        polled = PolledSeries(parts, self.counts)
-        self._begun = parts, BarsRoute(parts, polled, self.counts), polled
+        polled = PolledSeries(parts, self.counts, timing=parts.timing._replace(kept_intervals=0, least_kept_s=KEPT_S))
+        rows = LiveRows(DayQuotes(parts, polled, self.counts), WeakValueDictionary())
+        self._begun = _Begun(parts, BarsRoute(parts, polled, self.counts), rows, polled)
 
     async def close(self) -> None:
         """Let go of what is followed because it is polled."""
         if self._begun is not None:
-            self._begun[2].close()
+            self._begun.polled.close()
 
     def openapi(self, *, needs_token: bool) -> Document:
         """Describe the routes."""
         return openapi_document(needs_token=needs_token)
 
-    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> None:
-        """Describe nothing: the protocol has no WebSocket."""
+    def asyncapi(self, host: str, prefix: str, *, is_secure: bool, needs_token: bool) -> Document:
+        """Describe the WebSocket of rows; UDF itself has none."""
+        return asyncapi_document(host, prefix, is_secure=is_secure, needs_token=needs_token)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; what else stands below the root is refused."""
+        answers = (self._config, self._time, self._search, self._symbols, self._history, self._quotes, self._rows)
         return [
-            self._get("config", self._config),
-            self._get("time", self._time),
-            self._get("search", self._search),
-            self._get("symbols", self._symbols),
-            self._get("history", self._history),
+            *(self._get(f"{ROOT}/{name}", name, answer) for name, answer in zip(_ROUTES, answers, strict=True)),
+            self._get(WIDGETS, "widgets", self._widgets),
+            web.get(f"/{LIVE}", self._live_rows),
             web.route("*", ROOT + "/{rest:.*}", _nothing_else),
         ]
 
-    def _get(self, name: str, answer: Answer) -> web.RouteDef:
+    def _get(self, path: str, name: str, answer: Answer) -> web.RouteDef:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 return await answer(request)
             finally:
                 self.counts.answered[name] += 1
 
-        return web.get(f"{ROOT}/{name}", handle)
+        return web.get(path, handle)
+
+    @property
+    def _begun_parts(self) -> "_Begun":
+        assert self._begun is not None, "the relay has started"
+        return self._begun
 
     @property
     def _parts(self) -> FacadeParts:
-        assert self._begun is not None, "the relay has started"
-        return self._begun[0]
+        return self._begun_parts.parts
 
     # -- what is answered --------------------------------------------------------------------------
 
@@ -126,25 +148,44 @@ class UdfFacade(Facade):
         return _json(symbol_info(meant, meant.provider.clock.now()))
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
-        assert self._begun is not None, "the relay has started"
-        return await self._begun[1].answer(request)
+        return await self._begun_parts.bars.answer(request)
+
+    async def _quotes(self, request: web.Request) -> web.Response:
+        names = names_in(request.query.get("symbols", ""), "symbols")
+        quotes = await self._begun_parts.rows.quotes.of_all(names, self._parts.access.caller(request))
+        found = [
+            {"s": "error", "n": name, "v": {}, "errmsg": reason_of(quote)}
+            if isinstance(quote, Exception)
+            else udf_quote(name, quote)
+            for name, quote in zip(names, quotes, strict=True)
+        ]
+        return _json({"s": "ok", "d": found})
+
+    # -- OpenBB Workspace --------------------------------------------------------------------------
+
+    async def _widgets(self, request: web.Request) -> web.Response:
+        await self._parts.directory.settled()
+        return _json(widgets(await likely_names(self._parts)))
+
+    async def _rows(self, request: web.Request) -> web.Response:
+        names = names_in(request.query.get("symbol", ""), "symbol")
+        quotes = await self._begun_parts.rows.quotes.of_all(names, self._parts.access.caller(request))
+        return _json([
+            empty_row(name, reason_of(quote))
+            if isinstance(quote, Exception)
+            else grid_row(quote.target.name, quote.day, quote.previous)
+            for name, quote in zip(names, quotes, strict=True)
+        ])  # fmt: skip
+
+    async def _live_rows(self, request: web.Request) -> web.StreamResponse:
+        request[LIVE_ROWS] = self._begun_parts.rows
+        return await serve(request, bytes, DirectRowConnection, AiohttpRowConnection)
 
     # -- errors ------------------------------------------------------------------------------------
 
     def answer_of(self, request: web.Request, error: Exception) -> web.StreamResponse:
-        """Return an error in the form of the protocol; clients look at `s`, people at the status."""
-        if isinstance(error, web.HTTPException):
-            path = shown(without_token(request.path))
-            said = f"there is no {path}; use config, symbols, search, history or time below {ROOT}"
-            if isinstance(error, web.HTTPMethodNotAllowed):
-                said = f"{shown(request.method)} is not allowed here; use GET"
-            return _error(error.status, said, {})
-        plain = problem_of(error)
-        said = orjson.loads(plain.body if isinstance(plain.body, bytes) else b"{}").get("detail", "")
-        if isinstance(error, RequestError) and error.code is Code.UNAUTHORIZED:
-            said = _NEEDS_TOKEN
-        wait = plain.headers.get("Retry-After")
-        return _error(plain.status, said, {} if wait is None else {"Retry-After": wait})
+        """Return an error in the form of the protocol."""
+        return answer_of(request, error, f"one of {', '.join(_ROUTES)} below {ROOT}")
 
 
 async def _nothing_else(request: web.Request) -> web.Response:
@@ -163,8 +204,3 @@ def _limit_of(text: str) -> int:
 
 def _json(value: Any) -> web.Response:
     return web.Response(body=orjson.dumps(value), content_type=JSON)
-
-
-def _error(status: int, said: str, headers: dict[str, str]) -> web.Response:
-    body = orjson.dumps({"s": "error", "errmsg": said})
-    return web.Response(status=status, body=body, content_type=JSON, headers=headers)

@@ -53,7 +53,7 @@ def search_row(one: Listed) -> dict[str, str]:
     return {
         "symbol": symbol,
         "full_name": f"{exchange_of(provider.name)}:{symbol}",
-        "description": _description(instrument, symbol),
+        "description": description_of(instrument, symbol),
         "exchange": exchange_of(provider.name),
         "ticker": f"{provider.name}:{symbol}",
         "type": type_of(instrument.asset_class),
@@ -76,7 +76,7 @@ def symbol_info(meant: Meant, now: float) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": symbol.upper(),
         "ticker": meant.id,
-        "description": _description(instrument, symbol),
+        "description": description_of(instrument, symbol),
         "type": type_of(asset_class),
         "exchange": exchange_of(provider.name),
         "listed_exchange": exchange_of(provider.name),
@@ -116,7 +116,8 @@ def session_and_zone(provider: Provider, symbol: str, instrument: Instrument | N
     return session, UTC_ZONE if zone == "UTC" else zone
 
 
-def _description(instrument: Instrument | None, symbol: str) -> str:
+def description_of(instrument: Instrument | None, symbol: str) -> str:
+    """Return what people call an instrument."""
     if instrument is None:
         return symbol
     pair = " / ".join(part for part in (instrument.base, instrument.quote) if part)
