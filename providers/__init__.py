@@ -3,11 +3,11 @@
 BUILTIN = (
     "providers.binance:BinanceProvider",
     "providers.twelve_data:TwelveDataProvider",
-    ("providers.binance_usdm:BinanceUsdmProvider", "if configured"),
+    "providers.binance_usdm:BinanceUsdmProvider",
     ("providers.relay:RelayProvider", "if used"),
+    ("providers.ccxt:CcxtProvider", "if used"),
 )
 """Where each is; its package has the name of the provider. One that is switched off is not imported.
 
-One "if configured" is switched off until the configuration says anything about it: nobody's relay contacts an exchange
-that nobody asked for. One "if used" is on only where an instance uses it.
+One "if used" is on only where an instance uses it.
 """

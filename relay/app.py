@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
@@ -168,7 +167,11 @@ def build_app(
     for provider in app[PROVIDERS].values():
         conceal_in_logs(provider.conceal)
     if config.cluster_nats:
-        app[CLUSTER] = cluster = new_cluster(config, clock)
+        check_cluster(config)
+        # Not at the top: a relay that is alone does without it.
+        from relay.cluster.configured import configured_cluster
+
+        app[CLUSTER] = cluster = configured_cluster(config, clock)
         shared: dict[str, Provider] = {name: cluster.shared(own) for name, own in app[PROVIDERS].items()}
         app[PROVIDERS] = shared
     conceal_in_logs(app[PROXIES].conceal)
@@ -181,20 +184,6 @@ def build_app(
         [_loop_monitor, _store, _sessions, _identity_checks, _directory, _new_files, _history, _hub, _clients]
     )
     return app
-
-
-def new_cluster(config: Config, clock: Clock) -> "Cluster":
-    """Return this relay's part in a cluster, not yet started. Raises `ConfigError` if what it needs is missing."""
-    check_cluster(config)
-    # Not at the top: a relay that is alone does without them.
-    from relay.cluster.cluster import Cluster, ClusterPlan
-    from relay.cluster.nats_bus import NatsAccess, NatsBus
-
-    node = config.cluster_node or f"{socket.gethostname()}:{config.port}"
-    plan = ClusterPlan(node, config.cluster_namespace, config.cluster_shards)
-    access = NatsAccess(config.cluster_nats, config.cluster_credentials, f"relay {node}")
-    bus = NatsBus(access, f"relay_{config.cluster_namespace}_leases", ttl_s=plan.timing.ttl_s)
-    return Cluster(plan, bus, clock)
 
 
 async def _loop_monitor(app: web.Application) -> AsyncIterator[None]:
@@ -358,7 +347,9 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     history.calls.on_news = tell
     history.derived.edge_of = lambda source, key: live_of(app[HUB].streams.get((source.name, key)))
     if CLUSTER in app:
-        await app[CLUSTER].start(history, app[DIRECTORY], limits.feeds)
+        memory = await _memory(app[STORE].documents, "cluster")
+        app[MEMORIES].append(memory)
+        await app[CLUSTER].start(history, app[DIRECTORY], limits.feeds, memory)
     supervisors: dict[str, Supervisor] = {}
     app[SUPERVISORS] = supervisors
     for name, provider in app[PROVIDERS].items():
@@ -407,6 +398,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
         cluster=app.get(CLUSTER),
     )
     bodies = KeptBodies(config.history_cache_mb * 2**19)
+    lists = InstrumentLists(directory)
     app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
     app[FACADES].begin(
         FacadeParts(
@@ -418,11 +410,11 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
             supervisors=app[SUPERVISORS],
             clients=clients,
             bodies=bodies,
+            lists=lists,
             timing=app[LIMITS].facades,
         )
     )
     app[contracts.CONTRACTS] = contracts.Contracts(access, directory, app[FACADES].by_name)
-    lists = InstrumentLists(directory)
     app[rest.REST] = rest.RestRoutes(
         directory=directory,
         lists=lists,
@@ -453,10 +445,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
 
 def _upstream(app: web.Application) -> dict[str, Supervisor]:
     """Return by provider who has the connections to it: not the side of the clients, if relays share it."""
-    if CLUSTER not in app:
-        return app[SUPERVISORS]
-    carriers = {name: app[CLUSTER].carrier_of(name) for name in app[PROVIDERS]}
-    return {name: carrier.supervisor for name, carrier in carriers.items() if carrier is not None}
+    return app[CLUSTER].upstream() if CLUSTER in app else app[SUPERVISORS]
 
 
 async def _send_clients_away(app: web.Application) -> None:

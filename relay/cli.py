@@ -20,6 +20,7 @@ COMMANDS = {
     "symbols": "List the symbols that a running relay can stream.",
     "status": "Show the state of a running relay.",
     "health": "Say whether a running relay serves, for a health check.",
+    "mcp": "Let an assistant read from a running relay, over MCP.",
     "check-config": "Show what `relay serve` would do, without starting it.",
     "plugins": "Show which provider plugins load, or the settings of one; `new` creates one.",
     "store": "Show, check, back up and shrink the database.",

@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 
+from providers.binance_markets.description import description_of
 from providers.binance_markets.instruments import read_list
 from providers.binance_markets.klines import Klines
 from providers.binance_markets.native import native_answer
@@ -13,15 +14,19 @@ from providers.binance_markets.rules import MarketRules
 from providers.binance_markets.weight import Weight, learn_limit
 from relay import (
     LIST_BOUNDS,
+    BadAnswer,
     Budget,
     Candle,
     Hosts,
     Instrument,
     NativeAnswer,
+    NativeLive,
+    NativeUpdate,
     PriceUpdate,
     ProviderInfo,
     Watchlist,
     hookimpl,
+    native_websocket_feed,
     websocket_feed,
 )
 
@@ -29,8 +34,8 @@ from relay import (
 class MarketPlugin:
     """The plugin of one market; one instance a relay, which holds what its feeds and calls share."""
 
-    def __init__(self, info: ProviderInfo, rules: MarketRules) -> None:
-        self._info = info
+    def __init__(self, rules: MarketRules) -> None:
+        self._info = description_of(rules)
         self._rules = rules
         self._weight = Weight(rules.weight_a_minute)
         self._hosts: dict[tuple[str, ...], Hosts] = {}
@@ -41,6 +46,11 @@ class MarketPlugin:
     def relay_provider(self) -> ProviderInfo:
         """Say who this is."""
         return self._info
+
+    @hookimpl
+    def relay_share(self, parts: int) -> None:
+        """Use one of so many parts of the request weight: other relays, perhaps of this address, cannot be asked."""
+        self._weight.divide(parts)
 
     @hookimpl
     def relay_stream(
@@ -84,6 +94,21 @@ class MarketPlugin:
     ) -> NativeAnswer:
         """Pass a request for public market data on."""
         return await native_answer(self._rules, self._calls, path, query, session, settings)
+
+    @hookimpl
+    def relay_native_live(self, path: str, query: Mapping[str, str]) -> NativeLive | None:
+        """Say which stream has the answer to such a request."""
+        return self._rules.live(path, query)
+
+    @hookimpl
+    def relay_native_stream(
+        self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]
+    ) -> AsyncGenerator[NativeUpdate, None]:
+        """Carry these streams on a connection of their own. Raises `BadAnswer` for a market without any."""
+        codec = self._rules.live_codec
+        if codec is None:
+            raise BadAnswer(f"{self._info.title} has no streams of what is passed on")
+        return native_websocket_feed(session, codec(self._hosts_of(settings["ws_url"])), watchlist)
 
     @hookimpl
     def relay_budgets(self) -> Sequence[Budget]:

@@ -18,7 +18,8 @@ class Weight:
     """The request weight that this address may use a minute, and the bans; asks nobody and never waits.
 
     Other programs behind the same address are seen through the header only, hence the margin. A lower limit than
-    `limit` that the exchange states is kept to.
+    `limit` that the exchange states is kept to. While other relays ask from the same address that cannot be seen,
+    `divide` leaves each its part.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class Weight:
         self._monotonic = monotonic or time.monotonic
         self._minute = 0
         self._used = 0
+        self._own = 0
+        self._parts = 1
         self._blocked_until = float("-inf")
         self._blocked_why = ""
         self._unclear = 0
@@ -42,9 +45,15 @@ class Weight:
         if (wait := self._blocked_until - self._monotonic()) > 0:
             raise RateLimited(self._blocked_why, wait)
         self._turn()
-        if self._used + weight > self._limit * 9 // 10:
+        most = self._limit * 9 // 10
+        if self._used + weight > most or self._own + weight > most // self._parts:
             raise RateLimited("the request weight of this minute is used up", self._resets_at() - self._wall())
         self._used += weight
+        self._own += weight
+
+    def divide(self, parts: int) -> None:
+        """Use one of so many equal parts of each minute's weight from now on; 1 is all of it."""
+        self._parts = parts
 
     def learn(self, used: str | None) -> None:
         """Take what the exchange counted, from its header; it knows of more than this relay."""
@@ -77,12 +86,15 @@ class Weight:
         self._turn()
         if (wait := self._blocked_until - self._monotonic()) > 0:
             return Budget("request weight a minute", self._limit, self._limit, self._wall() + wait)
+        if self._parts > 1:
+            limit = self._limit // self._parts
+            return Budget("request weight a minute", limit, min(self._own, limit), self._resets_at())
         return Budget("request weight a minute", self._limit, min(self._used, self._limit), self._resets_at())
 
     def _turn(self) -> None:
         minute = int(self._wall() // 60)
         if minute != self._minute:
-            self._minute, self._used = minute, 0
+            self._minute, self._used, self._own = minute, 0, 0
 
     def _resets_at(self) -> float:
         return (self._minute + 1) * 60.0

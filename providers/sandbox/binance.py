@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import orjson
 from aiohttp import web
 
+from providers.sandbox.binance_books import BookStreams
 from providers.sandbox.binance_klines import in_microseconds, parse_stream
 from providers.sandbox.binance_rest import BinanceRest
 from providers.sandbox.binance_streams import KlineStreams
@@ -23,6 +24,7 @@ class SimulatedBinance(SimulatedExchange):
     name = "binance"
     rest_type = BinanceRest
     streams_type = KlineStreams
+    has_books = True
 
     def __init__(
         self,
@@ -46,11 +48,13 @@ class SimulatedBinance(SimulatedExchange):
         self.connection_life_s = connection_life_s
         self.rest = self.rest_type(market, clock, weight_limit=weight_limit, ban_after=ban_after, ban_s=ban_s)
         self.streams = self.streams_type(market, clock, self.send_event, pace_s=pace_s)
+        self.books = BookStreams(self.rest.tickers.book, self.send_book)
 
     # ---- connections --------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
         self._spawn(self.streams.run())
+        self._spawn(self.books.run())
 
     def stream_path(self, request: web.Request) -> str:
         """Give the path of a request without what stands before `/ws` and `/stream`."""
@@ -81,7 +85,11 @@ class SimulatedBinance(SimulatedExchange):
 
     def _closed(self, connection: Connection) -> None:
         for name in connection.subscriptions:
-            self.streams.leave(name, connection.number)
+            self._leave(name, connection)
+
+    def _leave(self, name: str, connection: Connection) -> None:
+        self.streams.leave(name, connection.number)
+        self.books.leave(name, connection.number)
 
     def _subscribe(self, connection: Connection, names: Iterable[str]) -> bool:
         added = [name for name in dict.fromkeys(names) if name not in connection.subscriptions]
@@ -90,10 +98,20 @@ class SimulatedBinance(SimulatedExchange):
         for name in added:
             connection.subscriptions[name] = None
             self.streams.join(name, connection.number)
+            if self.has_books:
+                self.books.join(name, connection.number)
         return True
 
     def send_event(self, stream: str, event: dict[str, object]) -> None:
-        """Send an event of a stream to its listeners, encoded once for all that want it in the same form."""
+        """Send a kline event of a stream to its listeners."""
+        self._send(stream, event)
+
+    def send_book(self, stream: str, book: dict[str, object]) -> None:
+        """Send an order book to the listeners of a stream."""
+        self._send(stream, book)
+
+    def _send(self, stream: str, event: dict[str, object]) -> None:
+        """Send an event to the listeners of a stream, encoded once for all that want it in the same form."""
         frames: dict[tuple[bool, bool], bytes] = {}
         for connection in self.listeners(stream):
             shape = (connection.combined, connection.microseconds)
@@ -150,7 +168,7 @@ class SimulatedBinance(SimulatedExchange):
         else:
             for name in params:
                 if connection.subscriptions.pop(name, self) is None:
-                    self.streams.leave(name, connection.number)
+                    self._leave(name, connection)
         self._succeed(connection, None, identity)
 
     def refuse_more(self, connection: Connection, identity: object) -> None:

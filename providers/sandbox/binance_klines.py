@@ -46,6 +46,12 @@ def parse_stream(name: str) -> StreamName | None:
     return StreamName(known, interval, shift)
 
 
+def parse_book(name: str) -> tuple[str, int, int] | None:
+    """Take a name such as `btcusdt@depth20@100ms` apart: symbol, levels, and milliseconds from event to event."""
+    match = re.fullmatch(r"([^@A-Z\s]+)@depth(5|10|20)(?:@(100|1000)ms)?", name)
+    return None if match is None else (match[1].upper(), int(match[2]), int(match[3] or 1000))
+
+
 def parse_continuous(name: str) -> tuple[str, str, str] | None:
     """Take a name such as `btcusdt_perpetual@continuousKline_1m` apart: pair, kind of contract and interval."""
     match = re.fullmatch(r"([^@\s]+?)_([a-z_]+)@continuousKline_([0-9]+[a-zA-Z])", name)
@@ -134,8 +140,10 @@ def event(pair: Pair, interval: str, part: Part, close_ms: int, event_ms: int, i
 
 
 def in_microseconds(message: dict[str, object]) -> dict[str, object]:
-    """Give a kline event with its three times in microseconds."""
-    kline = message["k"]
+    """Give an event with its times in microseconds: a kline event has three, an order book none."""
+    kline = message.get("k")
+    if kline is None:
+        return message
     assert isinstance(kline, dict)
     changed = {**kline, "t": kline["t"] * 1000, "T": kline["T"] * 1000 + 999}
     stamp = message["E"]

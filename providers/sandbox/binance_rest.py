@@ -46,7 +46,7 @@ class BinanceRest:
         self._minute = 0
         self._refused_in_row = 0
         self._calls = self._routes()
-        self._tickers = self.tickers_type(market, clock)
+        self.tickers = self.tickers_type(market, clock)
 
     def _routes(self) -> dict[str, tuple[Weight, Callable[[web.Request], object]]]:
         """Give the calls by path, each with what it weighs."""
@@ -62,7 +62,7 @@ class BinanceRest:
         """Answer a request."""
         weigh, call = self._calls.get(request.path, (flat(1), None))
         weight = weigh(request.query)
-        if (ticker := self._tickers.calls.get(request.path)) is not None:
+        if (ticker := self.tickers.calls.get(request.path)) is not None:
             weight, call = ticker[0](request.query), lambda asked: ticker[1](asked.query)
         self._count(weight)
         headers = {}

@@ -164,8 +164,16 @@ class Tickers:
         symbol = required(query, "symbol")
         check_names(query, ("symbol", "limit", "symbolStatus"))
         pair = self._pair(symbol)
-        bids, asks = self._levels(pair, min(5000, max(1, number(query, "limit", 100))))
+        return self._book(pair, min(5000, max(1, number(query, "limit", 100))))
+
+    def _book(self, pair: Pair, levels: int) -> dict[str, object]:
+        bids, asks = self._levels(pair, levels)
         return {"lastUpdateId": self._clock.now_ms(), "bids": bids, "asks": asks}
+
+    def book(self, symbol: str, levels: int) -> dict[str, object] | None:
+        """Give the first levels of a symbol's order book; None for a symbol that does not trade, or is not there."""
+        pair = self._market.crypto.get(symbol)
+        return self._book(pair, levels) if pair is not None and pair.status == "TRADING" else None
 
     # ---- trades -------------------------------------------------------------------------------------------------
 

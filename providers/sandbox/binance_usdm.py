@@ -56,6 +56,7 @@ class SimulatedBinanceUsdm(SimulatedBinance):
     market: ContractMarket
     rest_type = BinanceUsdmRest
     streams_type = ContractStreams
+    has_books = False
 
     def __init__(self, market: ContractMarket, clock: SandboxClock, **settings: Any) -> None:
         usual = {"pace_s": 0.25, "weight_limit": 2400, "messages_per_second": 10, "ping_every_s": 180.0}

@@ -203,7 +203,8 @@ class Market:
             i, j = bisect_left(tape.times, a), bisect_left(tape.times, b)
             out.extend(zip(tape.times[i:j], tape.prices[i:j], strict=True))
             return
-        for child in self._children(pair, level, part):
+        children, length = self._children(pair, level, part), LEVELS[level][1]
+        for child in children[max(0, (a - part.start) // length) : (b - 1 - part.start) // length + 1]:
             self._collect_ticks(out, pair, level + 1, child, a, b)
 
     # ---- splitting ----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from providers.twelve_data.credit_memory import remembered
+from providers.twelve_data.portion import WHOLE, Portion
 from providers.twelve_data.stated import StatedSpan, stated_limit
 from relay import Budget, RateLimited
 
@@ -68,6 +69,8 @@ class Credits:
     Polls leave history a quarter of the minute and a tenth of the day, or what is left of that; history leaves polls
     as much of a minute, and of the day what was promised to them. `per_day` 0 means that the plan is taken to have no
     such limit, until the server states one. What the server says is spent is spent, whatever the configuration allows.
+
+    While others spend of the same credits that cannot be asked, `divide` leaves each its part.
     """
 
     def __init__(
@@ -96,12 +99,22 @@ class Credits:
         self._spent_day = -1
         self._unclear = 0
         self.foreign_total = 0
+        self._portion = Portion()
 
     def available(self, use: Use) -> int:
         """Return how many may be spent now on this use."""
         now = self._monotonic()
-        minute = self.per_minute - self._kept_in_minute(use, now) - self._used_at(now)
+        minute = self._left_of_minute(now, now) - self._kept_in_minute(use, now)
         return max(0, min(minute, self.left_today(use)))
+
+    def divide(self, parts: int) -> None:
+        """Spend one of so many equal parts of what is left, until it is divided otherwise; 1 is all of it."""
+        if parts != self._portion.parts:
+            self._divide(parts)
+
+    def _divide(self, parts: int) -> None:
+        left = {day: self.per_day - self._days.get(day, 0) for day in self._today()} if self.per_day else {}
+        self._portion.divide(parts, left, self._monotonic() + WINDOW_S)
 
     def take(self, count: int, use: Use) -> Spent:
         """Spend credits on one call; give the result to `settle` when it was answered or failed.
@@ -113,6 +126,7 @@ class Credits:
         spent = Spent(count, use)
         self._spent.append(spent)
         self._taken += count
+        self._portion.charge(count, self._today())
         self._charge_day(count, use)
         return spent
 
@@ -150,6 +164,8 @@ class Credits:
         self.per_minute = self._told_per_minute = per_minute
         self.per_day = self._told_per_day = per_day
         self._spent_day = -1
+        if self._portion.parts != WHOLE:
+            self._divide(self._portion.parts)
 
     def refuse(self, message: str, wait_s: float | None = None) -> None:
         """Believe a refusal: which limit is spent and how large it is, where its words say so, and how long to wait.
@@ -216,8 +232,11 @@ class Credits:
             return 0
         if not self.per_day:
             return _UNLIMITED
-        left = self.per_day - max(self._days.get(day, 0) for day in self._today())
-        return max(0, left - self._kept_today(use))
+        own = min(self._portion.left_of_day(day, self.per_day) for day in self._today())
+        return max(0, min(own, self._left_of_all()) - self._kept_today(use))
+
+    def _left_of_all(self) -> int:
+        return max(0, self.per_day - max(self._days.get(day, 0) for day in self._today()))
 
     def day_ends_in(self) -> float:
         """Return the seconds until the day's credits are back."""
@@ -226,13 +245,17 @@ class Credits:
 
     def _kept_today(self, use: Use | None) -> int:
         if use is Use.POLL:
-            return max(0, self.per_day // 10 - max(self._history_days.get(day, 0) for day in self._today()))
+            return max(
+                0,
+                self.per_day // self._portion.parts // 10
+                - max(self._history_days.get(day, 0) for day in self._today()),
+            )
         if use is Use.HISTORY and self._monotonic() - self._promised[1] < _PROMISE_S:
             return self._promised[0]
         return 0
 
     def _kept_in_minute(self, use: Use, now: float) -> int:
-        kept = self.per_minute // 4
+        kept = self._portion.of_minute(self.per_minute, now) // 4
         if use is Use.HISTORY and now - self._promised[1] >= _PROMISE_S:
             # Nothing is polled.
             return 0
@@ -257,10 +280,18 @@ class Credits:
     def _seen_over(self, seen: _Seen) -> float:
         return max(self._minute_over(seen.at), seen.until)
 
+    def _left_of_minute(self, moment: float, now: float) -> int:
+        """Return how many of a minute's credits are left to this relay at a moment: of its part, and of all."""
+        own = self._portion.of_minute(self.per_minute, moment) - self._own_at(moment, now)
+        return min(own, self.per_minute - self._used_at(moment))
+
+    def _own_at(self, moment: float, now: float) -> int:
+        return sum(spent.count for spent in self._live(now) if self._frees_at(spent, now) > moment)
+
     def _used_at(self, moment: float) -> int:
         """Return how many of a minute's credits count as used at a moment, if nothing is spent until then."""
         now = self._monotonic()
-        own = sum(spent.count for spent in self._live(now) if self._frees_at(spent, now) > moment)
+        own = self._own_at(moment, now)
         # Not all of it, or two relays with one key would both stand still.
         foreign = max((count for at, count in self._foreign if at + _FOREIGN_S > moment), default=0)
         foreign = min(foreign, self.per_minute // 2)
@@ -307,10 +338,14 @@ class Credits:
             # What is promised to polls shrinks with the rest of the day.
             return self.day_ends_in() * (1 - self.left_today() / (self._promised[0] + count))
         now = self._monotonic()
-        room = max(count, self.per_minute - self._kept_in_minute(use, now))
+        kept = self._kept_in_minute(use, now)
+        # A call that needs more than there can be waits until nothing is used.
+        lacks = max(0, count - self._portion.of_minute(self.per_minute, now) + kept)
         moments = {now, *(self._frees_at(spent, now) for spent in self._live(now))}
         moments |= {self._seen_over(seen) for seen in self._seen} | {at + _FOREIGN_S for at, _ in self._foreign}
-        return next((at - now for at in sorted(moments) if room - self._used_at(at) >= count), _FOREIGN_S)
+        moments.add(max(now, self._portion.larger_from))
+        left = ((at, self._left_of_minute(at, now) - kept + lacks) for at in sorted(moments))
+        return next((at - now for at, room in left if room >= count), _FOREIGN_S)
 
     def shortage(self, count: int, use: Use) -> RateLimited:
         """Build the error that says which limit is used up, and for how long."""
@@ -330,14 +365,16 @@ class Credits:
         wall, now = self._wall(), self._monotonic()
         frees = max((self._frees_at(spent, now) for spent in self._live(now)), default=now)
         spent = min(self.per_minute, self._used_at(now))
-        kept = min(self.per_minute - spent, self._kept_in_minute(Use.POLL, now))
+        # What is not of this relay's part is kept from its polls, too.
+        others = self.per_minute - self._portion.of_minute(self.per_minute, now)
+        kept = min(self.per_minute - spent, self._kept_in_minute(Use.POLL, now) + others)
         minute = Budget("credits a minute", self.per_minute, spent, wall + frees - now, reserved=kept)
         if not self.is_day_limited:
             return (minute,)
         # Where no limit is known but the day is spent, it is as much as was used.
         limit = self.per_day or max(1, *(self._days.get(day, 0) for day in self._today()))
-        used = limit - self.left_today()
-        kept = min(self.left_today(), self._kept_today(Use.POLL))
+        used = limit - (0 if self._is_day_spent() else self._left_of_all())
+        kept = min(limit - used, self._kept_today(Use.POLL) + limit - used - self.left_today())
         return (minute, Budget("credits a day", limit, used, wall + self.day_ends_in(), reserved=kept))
 
     # -- over restarts -----------------------------------------------------------------------------

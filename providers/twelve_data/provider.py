@@ -67,7 +67,7 @@ _INFO = ProviderInfo(
             "poll: requests candles; stream: builds them from ticks, if your plan has them, and confirms them by polls",
             choices=("poll", "stream"),
         ),
-        Setting("poll_seconds", "int", 30, "The shortest time between two polls of a stream", least=1),
+        Setting("poll_seconds", "int", 30, "The shortest time between two polls of a stream", least=1, may_differ=True),
         Setting(
             "market_hours",
             "choice",
@@ -76,8 +76,15 @@ _INFO = ProviderInfo(
             choices=("forex", "always"),
         ),
         # The free plan: support article 5615854.
-        Setting("credits_per_minute", "int", 8, "API credits that your plan has per minute", least=1),
-        Setting("credits_per_day", "int", 800, "API credits that your plan has per day; 0: no daily limit", least=0),
+        Setting("credits_per_minute", "int", 8, "API credits that your plan has per minute", least=1, may_differ=True),
+        Setting(
+            "credits_per_day",
+            "int",
+            800,
+            "API credits that your plan has per day; 0: no daily limit",
+            least=0,
+            may_differ=True,
+        ),
     ),
     needs_key="api_key",
     # Our choice: `SETTLE_S`, and time for the poll.
@@ -89,6 +96,8 @@ _INFO = ProviderInfo(
     # A call costs one credit a symbol whatever its size (support article 5615854). How many is our choice.
     candles_back=3,
     always_listed=("EUR/USD", "GBP/USD", "USD/JPY"),
+    # Only pairs are made use of, and all of them are written so.
+    symbol_form=r"[^/]+/[^/]+",
     # Our choice. Bars change after their close: most within minutes, some within hours.
     compare_after_s=(900.0, 14_400.0),
 )
@@ -106,6 +115,7 @@ class TwelveDataProvider:
         self._waits = waits
         self.server_clock = ProviderClock(self.clock)
         self._memory: Memory | None = None
+        self._parts = 1
         self._accounts: dict[Secret, Account] = {}
         self._polled_with: Account | None = None
         self._ws: dict[tuple[str, ...], Hosts] = {}
@@ -126,6 +136,13 @@ class TwelveDataProvider:
         self._memory = memory
         for account in self._accounts.values():
             account.recall(memory)
+
+    @hookimpl
+    def relay_share(self, parts: int) -> None:
+        """Spend one of so many parts of each key's credits: others spend them too and cannot be asked."""
+        self._parts = parts
+        for account in self._accounts.values():
+            account.credits.divide(parts)
 
     @hookimpl
     def relay_stream(
@@ -249,6 +266,7 @@ class TwelveDataProvider:
             account = self._accounts[key] = Account(
                 settings, self.clock, self.server_clock, self._memory, timeout_s=self._waits.answer_s
             )
+            account.credits.divide(self._parts)
         else:
             account.follow(settings)
         return account

@@ -11,7 +11,16 @@ What the relay promises for one connection, the client keeps across connections:
 """
 
 from relay.client.answers import History, ListedInstrument
-from relay.client.errors import BadArgument, BadReply, ClientClosed, ClientError, Disconnected, Refused, Unreachable
+from relay.client.errors import (
+    BadArgument,
+    BadReply,
+    ClientClosed,
+    ClientError,
+    Disconnected,
+    MissingPackage,
+    Refused,
+    Unreachable,
+)
 from relay.client.messages import (
     Confirmed,
     Connected,
@@ -48,6 +57,7 @@ __all__ = [
     "ListedInstrument",
     "Lost",
     "Message",
+    "MissingPackage",
     "Outdated",
     "Refused",
     "RelayClient",

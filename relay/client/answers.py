@@ -1,10 +1,14 @@
 """Answers of the REST routes into values; no I/O. Each reader raises `Unreadable`."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from relay.client.data_frame import are_extended, data_frame
 from relay.client.decoding import MALFORMED, Unreadable, read_candle
 from relay.core.model import Candle, parted
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class History(NamedTuple):
@@ -35,6 +39,24 @@ class History(NamedTuple):
     def open_candle(self) -> Candle | None:
         """The last one while it still changes; None where all are closed."""
         return parted(self.candles, self.last_is_closed)[1]
+
+    def to_pandas(self, *, closed_only: bool = False) -> "pandas.DataFrame":
+        """Return the candles as a DataFrame: open times (UTC) as the index `time`, prices and volumes as floats.
+
+        The last row may still change, unless `closed_only` leaves it out; `attrs["last_is_closed"]` says so, and
+        `attrs` also has `symbol`, `interval`, `provider` and `is_complete`. Extended candles have more columns, NaN
+        where a value is not known. Raises `MissingPackage` where pandas is not installed.
+        """
+        candles = self.closed_candles if closed_only else self.candles
+        return data_frame(
+            candles,
+            extended=are_extended(self.candles),
+            symbol=self.symbol,
+            interval=self.interval,
+            provider=self.provider,
+            is_complete=self.is_complete,
+            last_is_closed=closed_only or self.last_is_closed,
+        )
 
 
 class ListedInstrument(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 import orjson
 
 from relay.client.messages import Connected, Gap, Outdated, Snapshot, State, Update
+from relay.core.errors import Code, code_of
 from relay.core.model import EXTRA_FIELDS, Candle, ExtendedCandle, StreamKey
 from relay.protocol.server_messages import StreamState
 
@@ -33,7 +34,7 @@ class RefusedRequest(NamedTuple):
 
     request_id: int | None
     key: StreamKey | None
-    code: str
+    code: Code | str
     message: str
     retry_after_s: float
     wire: dict[str, Any]
@@ -128,7 +129,7 @@ def _read(wire: dict[str, Any]) -> Said | None:
             return RefusedRequest(
                 request_id=_whole(wire, "id"),
                 key=_key({"interval": "", **wire}) if wire.get("symbol") is not None else None,
-                code=str(wire.get("code") or ""),
+                code=code_of(str(wire.get("code") or "")),
                 message=str(wire.get("message") or ""),
                 retry_after_s=_wait_s(wire.get("retry_after")),
                 wire=wire,

@@ -6,6 +6,7 @@ ClientError
 ├── Disconnected     the relay closed the connection for good (4001, 4003)
 ├── BadReply         the answer is not one of a relay
 ├── BadArgument      the caller gave something that cannot be meant; also a ValueError
+├── MissingPackage   what was called needs a package that is not installed; also an ImportError
 └── ClientClosed     the client was closed before
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from relay.core.errors import Code, RelayError
+from relay.core.errors import Code, RelayError, code_of
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import Redirected
 from relay.network.outward_connector import ProxyFailed
@@ -40,8 +41,8 @@ class Unreachable(ClientError):
 class Refused(ClientError):
     """The relay refused with the HTTP `status`; `retry_after` (seconds) says when to come back.
 
-    `code` is one of the contract's. Where the answer has none, the status gives it; it is empty where that says
-    nothing either.
+    `code` is a `Code`, or a text where the relay is newer and has one that is not known here. Where the answer has
+    none, the status gives it; it is empty where that says nothing either.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Refused(ClientError):
     ) -> None:
         super().__init__(detail)
         self.status = status
-        self.code = code
+        self.code = code_of(code)
         self.title = title
         self.detail = detail
         self.retry_after = retry_after
@@ -70,6 +71,14 @@ class BadReply(ClientError):
 
 class BadArgument(ClientError, ValueError):
     """An argument is not valid; the message names it, and nothing was sent."""
+
+
+class MissingPackage(ClientError, ImportError):
+    """A method needs the `package`, which is not installed; nothing was sent."""
+
+    def __init__(self, package: str, what: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed; run: pip install {package}")
+        self.package = package
 
 
 class ClientClosed(ClientError):

@@ -6,6 +6,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from relay.core.errors import Code
 from relay.core.model import Candle, StreamKey, parted
 from relay.protocol.server_messages import StreamState
 
@@ -153,10 +154,10 @@ class Outdated(NamedTuple):
 class Failure(NamedTuple):
     """The relay refused a stream (or a request, `key` None). With `is_retried` the client asks again by itself.
 
-    `code` is one of `Code`.
+    `code` is a `Code`, or a text where the relay is newer and has one that is not known here.
     """
 
-    code: str
+    code: Code | str
     message: str
     key: StreamKey | None
     is_retried: bool

@@ -29,7 +29,11 @@ class Bus(Protocol):
 
     @property
     def lost(self) -> int:
-        """How many messages were dropped because they were read too slowly."""
+        """How many messages were dropped because they were read too slowly, or too large."""
+
+    @property
+    def most_bytes(self) -> int:
+        """How large a message may be that is sent now; answers may be larger, and go in parts."""
 
     async def start(self) -> None:
         """Begin to connect, and go on until `close`; returns at once."""
@@ -47,7 +51,7 @@ class Bus(Protocol):
         """Answer all requests to a subject."""
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
-        """Return the answer to a request. Raises `BusError`."""
+        """Return the whole answer to a request. Raises `BusError`, also when parts of it are missing."""
 
     async def take(self, name: str, value: bytes) -> int | None:
         """Write a lease that nobody has; return its revision, None if somebody has it. Raises `BusError`."""

@@ -5,7 +5,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
-from relay.cluster.bus_messages import Item, PlanTold, StateTold
+from relay.cluster.wire.bus_messages import Item, PlanTold, StateTold
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate, StreamKey
 from relay.core.past_change import PastChange

@@ -6,8 +6,22 @@ import os
 from collections.abc import Coroutine, Iterable
 from typing import Any, NamedTuple
 
+from relay.cluster.budget_shares import BudgetShares
 from relay.cluster.bus import Bus
-from relay.cluster.bus_messages import (
+from relay.cluster.carrier import Carrier, OnItem
+from relay.cluster.cluster_report import ClusterReport, Loneliness
+from relay.cluster.duty import Duty
+from relay.cluster.lease import LEASE_TIMING, LeaseTiming
+from relay.cluster.lease_keeper import LeaseKeeper
+from relay.cluster.owner_check import CHECK_EVERY_S
+from relay.cluster.peers import BEAT_S, Peers
+from relay.cluster.provider_share import ProviderShare
+from relay.cluster.remote_history import HistoryDesk, RemoteHistory
+from relay.cluster.shared_memory import SharedMemory
+from relay.cluster.shared_provider import SharedProvider
+from relay.cluster.shared_shard import Subjects
+from relay.cluster.terms import shaping
+from relay.cluster.wire.bus_messages import (
     Heartbeat,
     ask_body,
     heartbeat_body,
@@ -17,23 +31,12 @@ from relay.cluster.bus_messages import (
     read_memory,
     read_wish,
 )
-from relay.cluster.carrier import Carrier, OnItem
-from relay.cluster.cluster_report import ClusterReport, Loneliness
-from relay.cluster.duty import Duty
-from relay.cluster.lease import LEASE_TIMING, LeaseTiming
-from relay.cluster.lease_keeper import LeaseKeeper
-from relay.cluster.peers import BEAT_S, Peers
-from relay.cluster.provider_share import ProviderShare
-from relay.cluster.remote_history import HistoryDesk, RemoteHistory
-from relay.cluster.shared_memory import SharedMemory
-from relay.cluster.shared_provider import SharedProvider
-from relay.cluster.shared_shard import Subjects
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate
 from relay.core.saved_value import Memory
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
-from relay.supervision.supervisor import Listings
+from relay.supervision.supervisor import Listings, Supervisor
 from relay.supervision.timing import FeedTiming
 from relay.telemetry.events import event
 from relay.telemetry.rare_warning import RareWarning
@@ -55,6 +58,7 @@ class ClusterPlan(NamedTuple):
     namespace: str
     shards: int = 1
     timing: LeaseTiming = LEASE_TIMING
+    check_every_s: float = CHECK_EVERY_S
 
 
 class Cluster:
@@ -78,6 +82,7 @@ class Cluster:
         self._alone_since: float | None = None
         self._same_node = RareWarning(log, "cluster_same_node")
         self._other_shards = RareWarning(log, "cluster_other_shards")
+        self._other_terms = RareWarning(log, "cluster_other_terms")
         self._keeper = LeaseKeeper(
             self.id,
             plan.node,
@@ -88,6 +93,7 @@ class Cluster:
             on_news=self._beat,
             ask=lambda shard: bus.send(self._subjects.asks, ask_body(self.id, shard)),
         )
+        self._budgets = BudgetShares(self.shares, self._peers, self._start)
         self._report = ClusterReport(
             self.id,
             plan.node,
@@ -115,6 +121,7 @@ class Cluster:
             self._clock,
             count=self.plan.shards,
             timing=self.plan.timing,
+            check_every_s=self.plan.check_every_s,
         )
         return SharedProvider(own, share)
 
@@ -130,8 +137,11 @@ class Cluster:
         shared = self._memories[provider] = SharedMemory(memory, tell)
         return shared
 
-    async def start(self, history: HistoryService, listings: Listings | None, timing: FeedTiming) -> None:
-        """Begin to look for the others, and to carry what falls to this relay."""
+    async def start(
+        self, history: HistoryService, listings: Listings | None, timing: FeedTiming, memory: Memory
+    ) -> None:
+        """Begin to look for the others, and to carry what falls to this relay; `memory` is for how many they were."""
+        self._budgets.recall(memory)
         for share in self.shares.values():
 
             def carrier(on_item: OnItem, share: ProviderShare = share) -> Carrier:
@@ -142,7 +152,7 @@ class Cluster:
                     on_item,
                     listings=listings,
                     timing=timing,
-                    lingers=share.may_overlap,
+                    lingers=share.ownership.may_overlap,
                 )
 
             share.start(carrier)
@@ -165,12 +175,22 @@ class Cluster:
 
     def carrier_of(self, provider: str) -> Carrier | None:
         """Return what carries a provider's streams upstream here."""
-        return self.shares[provider].carrier
+        return self.shares[provider].upstream.carrier
+
+    def upstream(self) -> dict[str, Supervisor]:
+        """Return by provider who has the connections to it here."""
+        carriers = {name: self.carrier_of(name) for name in self.shares}
+        return {name: carrier.supervisor for name, carrier in carriers.items() if carrier is not None}
 
     def renew(self, provider: str) -> None:
         """Let feeds with the provider's present settings take the place of those that run."""
         if (carrier := self.carrier_of(provider)) is not None:
             carrier.supervisor.renew()
+        if self._keeper.follow_settings(self.shares[provider]):
+            self._look()
+            self._beat()
+            for beat in self._peers.alive(self._clock.monotonic()):
+                self._judge_settings(beat)
 
     def begin_anew(self, provider: str, symbol: str, before: int | None) -> None:
         """Take it that a symbol names another instrument."""
@@ -206,12 +226,27 @@ class Cluster:
         node = beat.node
         if node == self.plan.node:
             self._same_node.say("another relay is called %s too; give each its own [cluster] node", node, node=node)
+        self._judge_settings(beat)
+
+    def _judge_settings(self, beat: Heartbeat) -> None:
+        node = beat.node
         for shard in beat.able:
             share = self.shares.get(shard.provider)
-            if share is not None and shard.parts != len(share.shards):
+            if share is None:
+                continue
+            if shard.parts != len(share.shards):
                 text = "relay %s has %d shards of %s and this one %d: they share none; set the same [cluster] shards"
                 self._other_shards.say(text, node, shard.parts, shard.provider, len(share.shards), node=node)
-                return
+            elif (shard.parts, shard.terms) != share.shards.kind:
+                self._other_terms.say(
+                    "relay %s has another %s or other settings of it, so that its candles may be others: they share "
+                    "none of it; give both the same plugin and the same %s",
+                    node,
+                    shard.provider,
+                    ", ".join(shaping(share.provider)) or "relay version",
+                    node=node,
+                    provider=shard.provider,
+                )
 
     def _hear_wish(self, body: bytes) -> None:
         wish = read_wish(body)
@@ -228,12 +263,13 @@ class Cluster:
             return
         id_, shard = asked
         share = self.shares.get(shard.provider)
-        if share is None or shard.parts != len(share.shards):
+        shared = None if share is None else share.shards.get(shard)
+        if share is None or shared is None:
             return
-        shared, now = share.shards[shard.number], self._clock.monotonic()
+        now = self._clock.monotonic()
         is_owner = shared.lease.is_held(now)
         # Only who is seen to be the favourite: anybody may ask.
-        if is_owner and id_ != self.id and share.view(shared, now).favourite == id_:
+        if is_owner and id_ != self.id and share.ownership.view(shared, now).favourite == id_:
             self._keeper.hand_over(share, shared)
 
     def _hear_memory(self, body: bytes) -> None:
@@ -243,7 +279,9 @@ class Cluster:
             return
         id_, provider, value = heard
         memory = self._memories.get(provider)
-        if memory is None or not self._peers.is_alive(id_, self._clock.monotonic()):
+        beat = self._peers.said(id_, self._clock.monotonic())
+        # Who is set to something else spends by itself.
+        if memory is None or beat is None or self.shares[provider].shards.first.shard not in beat.able:
             return
         if any(shared.duty is not Duty.NONE for shared in self.shares[provider].shards):
             return  # it is this relay that spends now
@@ -280,6 +318,8 @@ class Cluster:
             # Nothing could be written meanwhile, whatever the bus is like.
             self._keeper.written_at += paused_s
         self._note_alone(now)
+        # Before anything is asked of a provider alone.
+        self._budgets.look(now, is_alone=self.is_alone)
         for share in self.shares.values():
             share.look(now, is_alone=self.is_alone)
         if now - self._beat_at >= BEAT_S:
@@ -290,7 +330,7 @@ class Cluster:
                 share.wishes.expire(now)
                 share.say_all_wishes()
             for name, memory in self._memories.items():
-                if self.shares[name].claims(now) and memory.value is not None:
+                if self.shares[name].ownership.claims(now) and memory.value is not None:
                     memory.tell()
 
     def _note_alone(self, now: float) -> None:
@@ -310,8 +350,10 @@ class Cluster:
     def _beat(self) -> None:
         now = self._clock.monotonic()
         self._beat_at = now
-        able = frozenset(shard for share in self.shares.values() for shard in share.able(now))
-        claims = {shard: claim for share in self.shares.values() for shard, claim in share.claims(now).items()}
+        able = frozenset(shard for share in self.shares.values() for shard in share.ownership.able(now))
+        claims = {
+            shard: claim for share in self.shares.values() for shard, claim in share.ownership.claims(now).items()
+        }
         beat = Heartbeat(
             self.id,
             self.plan.node,
@@ -342,5 +384,5 @@ class Cluster:
 
     def document(self) -> dict[str, Any]:
         """Return the state as JSON values, for `status`."""
-        state = Loneliness(self.is_alone, self._alone_count, self.nonsense)
+        state = Loneliness(self.is_alone, self._alone_count, self.nonsense, self._budgets.parts)
         return self._report.document(self._clock.monotonic(), state, self._desk)

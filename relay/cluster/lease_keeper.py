@@ -93,9 +93,9 @@ class LeaseKeeper:
                     self._step(share, shared, now)
 
     def _step(self, share: ProviderShare, shared: SharedShard, now: float) -> None:
-        if self.is_leaving or (shared.lease.revision is None and not share.is_able(shared, now)):
+        if self.is_leaving or (shared.lease.revision is None and not share.ownership.is_able(shared, now)):
             return
-        if shared.lease.is_held(now) and share.should_yield(shared, now):
+        if shared.lease.is_held(now) and share.ownership.should_yield(shared, now):
             log.warning(
                 "this relay gives %s up, because it reaches nothing of it upstream",
                 shared.shard,
@@ -104,7 +104,7 @@ class LeaseKeeper:
             self._busy.add(shared)
             self._start(self._yield(share, shared), f"yield {shared.shard}")
             return
-        match shared.lease.move(now, share.view(shared, now)):
+        match shared.lease.move(now, share.ownership.view(shared, now)):
             case Move.TAKE:
                 self._busy.add(shared)
                 self._start(self._write(share, shared, None), f"take {shared.shard}")
@@ -135,10 +135,10 @@ class LeaseKeeper:
         if written is None:
             if revision is not None and shared.lease.revision == revision:
                 shared.lease.lose()
-                share.handovers["lost"] += 1
+                share.ownership.handovers["lost"] += 1
                 self._on_change()
             return
-        share.hold(shared, written, asked_at)
+        share.ownership.hold(shared, written, asked_at)
         if revision is None:
             log.info("this relay takes %s", shared.shard, extra=event("shard_taken", shard=str(shared.shard)))
             self._on_change()
@@ -161,7 +161,7 @@ class LeaseKeeper:
         if revision is None:
             return
         shared.lease.hand_over(self._clock.monotonic())
-        share.handovers["given"] += 1
+        share.ownership.handovers["given"] += 1
         log.info("this relay hands %s over", shared.shard, extra=event("shard_given", shard=str(shared.shard)))
         self._on_change()
         await share.let_go()
@@ -175,9 +175,22 @@ class LeaseKeeper:
             self._busy.discard(shared)
 
     async def _give_up(self, shared: SharedShard, revision: int) -> None:
+        await self._give_up_named(shared.shard, revision)
+
+    async def _give_up_named(self, shard: Shard, revision: int) -> None:
         # Otherwise it ends by itself.
         with suppress(BusError):
-            await self._bus.give_up(f"lease.{shared.shard}", revision)
+            await self._bus.give_up(f"lease.{shard}", revision)
+
+    def follow_settings(self, share: ProviderShare) -> bool:
+        """Give up what a provider's share had under the terms of before, if they are others now; say whether."""
+        held = [(shared.shard, shared.lease.revision) for shared in share.shards]
+        if not share.follow_settings():
+            return False
+        for shard, revision in held:
+            if revision is not None:
+                self._start(self._give_up_named(shard, revision), f"give up {shard}")
+        return True
 
     async def leave(self) -> None:
         """Give all leases up at once. Harmless when that was done."""

@@ -11,11 +11,14 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
+from nats.errors import NoRespondersError
 from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import KeyWrongLastSequenceError, NoStreamResponseError, ServiceUnavailableError
 from nats.js.kv import KeyValue
 
 from relay.cluster.bus import BusError, OnMessage, OnRequest
+from relay.cluster.wire.parts import PartedAnswer, parted_answer
+from relay.cluster.wire.wire_values import Malformed
 from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
@@ -30,6 +33,10 @@ PING_EVERY_S = 2
 _LOOK_S = 0.25
 MOST_WAITING_BYTES = 64 * 2**20
 MOST_PENDING = 65_536
+PART_TIMEOUT_S = 2.0
+"""The next part of an answer comes within this, or is lost."""
+_USUAL_MOST_BYTES = 2**20
+_NO_RESPONDERS = "503"
 
 
 class NatsAccess(NamedTuple):
@@ -84,8 +91,13 @@ class NatsBus:
 
     @property
     def lost(self) -> int:
-        """How many messages were dropped because they were read or written too slowly."""
+        """How many messages were dropped because they were read or written too slowly, or too large."""
         return self._dropped
+
+    @property
+    def most_bytes(self) -> int:
+        """How large a message may be: as the server says that is reached now."""
+        return _USUAL_MOST_BYTES if self._client is None else self._client.max_payload
 
     # -- the connection ----------------------------------------------------------------------------
 
@@ -219,8 +231,12 @@ class NatsBus:
 
         async def reply(message: Msg) -> None:
             body = await give(message.data)
-            with suppress(NatsError, OSError):
-                await message.respond(body)
+            try:
+                for part in parted_answer(body, self.most_bytes):
+                    await message.respond(part)
+            except (NatsError, OSError, ValueError) as error:
+                self._dropped += 1
+                self._say_lost(error)
 
         async def begin(message: Msg) -> None:
             # A task each: one that takes long holds up no other.
@@ -262,12 +278,34 @@ class NatsBus:
 
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         """Return the answer to a request. Raises `BusError`."""
-        if self._client is None or not self._client.is_connected:
+        client = self._client
+        if client is None or not client.is_connected:
             raise BusError("there is no connection to NATS")
         try:
-            return (await self._client.request(subject, body, timeout=timeout_s)).data
+            async with asyncio.timeout(timeout_s):
+                return await self._answer_of(client, subject, body)
+        except Malformed as error:
+            raise BusError("parts of the answer are missing") from error
         except (NatsError, OSError, TimeoutError) as error:
             raise BusError(f"no answer ({type(error).__name__})") from error
+
+    async def _answer_of(self, client: Client, subject: str, body: bytes) -> bytes:
+        """Return what comes to an inbox of its own: the library's request takes one message only."""
+        inbox = client.new_inbox()
+        replies = await client.subscribe(inbox, pending_msgs_limit=MOST_PENDING, pending_bytes_limit=MOST_WAITING_BYTES)
+        try:
+            await client.publish(subject, body, reply=inbox)
+            answer = PartedAnswer()
+            wait_s: float | None = None
+            while answer.body is None:
+                message = await replies.next_msg(timeout=wait_s)
+                if not message.data and (message.headers or {}).get("Status") == _NO_RESPONDERS:
+                    raise NoRespondersError
+                answer.take(message.data)
+                wait_s = PART_TIMEOUT_S
+            return answer.body
+        finally:
+            await self._unsubscribe(replies)
 
     # -- leases ------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from relay.cluster.bus_messages import Heartbeat
 from relay.cluster.shards import Shard, favourite
+from relay.cluster.wire.bus_messages import Heartbeat
 
 BEAT_S = 0.4
 CLAIM_S = 1.2
@@ -43,10 +43,15 @@ class Peers:
         """Return what those said last that were heard a moment ago."""
         return [peer.beat for peer in self._peers.values() if now - peer.heard_at < ALIVE_S]
 
-    def is_alive(self, id_: str, now: float) -> bool:
-        """Say whether a relay was heard a moment ago."""
+    def said(self, id_: str, now: float) -> Heartbeat | None:
+        """Return what a relay said last that was heard a moment ago, None if it was not."""
         peer = self._peers.get(id_)
-        return peer is not None and now - peer.heard_at < ALIVE_S
+        return peer.beat if peer is not None and now - peer.heard_at < ALIVE_S else None
+
+    def name_of(self, id_: str) -> str:
+        """Return the name of a relay, its id if it is not known."""
+        peer = self._peers.get(id_)
+        return id_ if peer is None else peer.beat.node
 
     def claims(self, shard: Shard, now: float) -> list[Heartbeat]:
         """Return those that carry a shard for all, the one with the newest lease first."""

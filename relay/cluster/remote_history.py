@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from relay.cluster.bus import Bus, BusError
-from relay.cluster.history_messages import (
+from relay.cluster.wire.history_messages import (
     HistoryCall,
     candles_answer,
     error_answer,

@@ -9,21 +9,23 @@ from zlib import crc32
 from relay.core.model import StreamKey
 
 MOST_SHARDS = 64
-_FORM = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,2})\.([0-9]{1,2})", re.ASCII)
+_FORM = re.compile(r"([A-Za-z0-9_-]{1,64})\.([0-9]{1,2})\.([0-9]{1,2})\.([0-9a-f]{1,16})", re.ASCII)
 
 
 class Shard(NamedTuple):
-    """One of the `parts` of a provider's streams, as it is written in subjects: `binance.4.0`.
+    """One of the `parts` of a provider's streams, as it is written in subjects: `binance.4.0.5f0c12ab`.
 
-    Relays that are set to other counts have other shards: they share none of this provider with each other.
+    Relays that are set to other counts, or to other `terms`, have other shards: they share none of this provider with
+    each other.
     """
 
     provider: str
     parts: int
     number: int
+    terms: str
 
     def __str__(self) -> str:
-        return f"{self.provider}.{self.parts}.{self.number}"
+        return f"{self.provider}.{self.parts}.{self.number}.{self.terms}"
 
 
 def parse_shard(text: object) -> Shard | None:
@@ -31,7 +33,7 @@ def parse_shard(text: object) -> Shard | None:
     found = _FORM.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         return None
-    shard = Shard(found[1], int(found[2]), int(found[3]))
+    shard = Shard(found[1], int(found[2]), int(found[3]), found[4])
     return shard if shard.number < shard.parts <= MOST_SHARDS and str(shard) == text else None
 
 

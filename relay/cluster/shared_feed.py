@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Collection
 from typing import Protocol
 
-from relay.cluster.bus_messages import Item, PlanTold, StateTold
+from relay.cluster.wire.bus_messages import Item, PlanTold, StateTold
 from relay.core.errors import ProviderUnavailable
 from relay.core.model import PriceUpdate, StreamKey
 from relay.upstream.watchlist import Watchlist

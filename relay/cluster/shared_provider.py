@@ -1,13 +1,17 @@
 """A provider as a relay of several sees it: its feeds and its past come from whoever carries them."""
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol
 
 from relay.cluster.shared_feed import FeedSource, feed_of
+from relay.core.errors import ProviderError
 from relay.core.model import Candle, Instrument, PriceUpdate, StreamKey
 from relay.plugins.judged_instruments import judged_list
 from relay.plugins.provider import Provider
 from relay.upstream.watchlist import Watchlist
+
+CHECK_TIMEOUT_S = 5.0
 
 
 class SharedSource(FeedSource, Protocol):
@@ -15,6 +19,9 @@ class SharedSource(FeedSource, Protocol):
 
     async def candles(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle] | None:
         """Return history from another relay. Raises `ProviderError`."""
+
+    def doubts(self, key: StreamKey) -> Callable[[Sequence[Candle], Sequence[Candle]], None] | None:
+        """Return what is to hear what another relay gave and what the provider says itself; None for most answers."""
 
     async def instruments(self) -> Sequence[Instrument] | None:
         """Return what another relay knows that the provider lists. Raises `ProviderError`."""
@@ -37,8 +44,19 @@ class SharedProvider(Provider):
 
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as another relay or the hook gives it, unjudged. Raises `ProviderError`."""
+        judge = self._source.doubts(key)
         found = await self._source.candles(key, start, end, limit)
-        return await super().given(key, start, end, limit) if found is None else found
+        if found is None:
+            return await super().given(key, start, end, limit)
+        if judge is None or not found:
+            return found
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                own = await super().given(key, start, end, limit)
+        except (ProviderError, TimeoutError):
+            return found
+        judge(found, own)
+        return own
 
     async def instruments(self) -> Sequence[Instrument]:
         """Return what can be streamed; entries that make no sense are left out. Raises `ProviderError`."""

@@ -1,12 +1,13 @@
 """What one relay keeps of each shard that it shares, and under which names relays tell each other of it."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from relay.cluster.bus import BusListener
-from relay.cluster.bus_messages import Item
 from relay.cluster.duty import Duty
 from relay.cluster.lease import Lease, LeaseTiming
-from relay.cluster.shards import Shard
+from relay.cluster.shards import Shard, shard_number
+from relay.cluster.wire.bus_messages import Item
 from relay.core.model import StreamKey
 
 
@@ -66,3 +67,46 @@ class SharedShard:
         self.listening: BusListener | None = None
         self.numbers: dict[str, int] = {}
         """Of each sender the number of the message that is due."""
+
+
+class SharedShards:
+    """The shards of one provider in this relay, and which stream is in which."""
+
+    def __init__(self, provider: str, count: int, terms: str, me: str, timing: LeaseTiming) -> None:
+        self._all = [SharedShard(Shard(provider, count, number, terms), me, timing) for number in range(count)]
+
+    def __iter__(self) -> Iterator[SharedShard]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def first(self) -> SharedShard:
+        return self._all[0]
+
+    @property
+    def kind(self) -> tuple[int, str]:
+        """How many there are and for which terms: relays with others have other shards."""
+        return len(self._all), self.first.shard.terms
+
+    def rename(self, terms: str) -> None:
+        """Take it that they are shards of other terms now, with other relays. The leases of before are lost."""
+        for shared in self._all:
+            shared.shard = shared.shard._replace(terms=terms)
+            shared.lease.lose()
+
+    def get(self, shard: Shard) -> SharedShard | None:
+        """Return what is kept of a shard; None if the relay that names it is set to other ones."""
+        shared = self._all[shard.number] if shard.number < len(self._all) else None
+        return shared if shared is not None and shared.shard == shard else None
+
+    def of(self, key: StreamKey) -> SharedShard:
+        """Return the shard of a stream."""
+        return self._all[shard_number(key, len(self._all))]
+
+    def keys_of(self, shared: SharedShard, keys: Iterable[StreamKey]) -> list[StreamKey]:
+        """Return those of some streams that are in a shard."""
+        if len(self._all) == 1:
+            return [*keys]
+        return [key for key in keys if self.of(key) is shared]

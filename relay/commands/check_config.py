@@ -97,7 +97,9 @@ def _who(config: Config) -> str:
 
 
 def _origins(config: Config) -> str:
-    return ", ".join(["the relay's own", *config.allowed_origins])
+    users = ", ".join(["the relay's own", *config.allowed_origins])
+    frames = ", ".join(config.frame_ancestors)
+    return f"{users}; those of {frames} may show charts in a frame" if frames else users
 
 
 def _database(database: str) -> str:

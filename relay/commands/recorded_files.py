@@ -29,6 +29,7 @@ _IS_CLOSED = "is_closed"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _NAMED = re.compile(r"(?P<stream>[^@=]+(=[^@=]+)?@[0-9a-zA-Z]+)=(?P<path>.+)", re.DOTALL)
 _MOST_CHARACTERS = 4096
+_MOST_SAID = 200
 _SQLITE = b"SQLite format 3\0"
 _GZIP = b"\x1f\x8b"
 _MILLISECONDS = 10**11
@@ -158,6 +159,9 @@ def _judged(
 ) -> tuple[str, StreamKey, Candle]:
     """Return the candle of a row with its provider and stream. Raises `ValueError` that says what is wrong."""
     provider, key = _stream_of(record, file)
+    if record.get("type") == "error":
+        # A line of history of several symbols: what stands before it is not all.
+        raise ValueError(f"{key.symbol}@{key.interval} is not complete: {str(record.get('message'))[:_MOST_SAID]}")
     time = _time_of(record.get("time"))
     opened, high, low, close = [_number_of(name, record.get(name)) for name in _PRICES[1:]]
     given = [record.get(name) for name in _NUMBERS]

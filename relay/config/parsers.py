@@ -181,6 +181,17 @@ def origins(value: Any) -> tuple[str, ...]:
     return tuple(origin.lower() for origin in found)
 
 
+def frame_ancestors(value: Any) -> tuple[str, ...]:
+    """Take a list of origins that a content policy can name."""
+    found = texts(value)
+    if "*" in found:
+        raise ValueError("would allow every page to show charts in a frame; list the origins that may")
+    for origin in origins(found):
+        if origin == "null" or "[" in origin:
+            raise ValueError(f"has {origin}, which a content policy cannot name; use origins with the name of a host")
+    return origins(found)
+
+
 def networks(value: Any) -> tuple[Network, ...]:
     """Take a list of addresses and networks."""
     try:

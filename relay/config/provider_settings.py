@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from relay.config import parsers
-from relay.config.environment import PREFIX, given_variable, is_of_a_service, names_of_variable
+from relay.config.environment import given_variable, is_of_a_service, names_of_variable
 from relay.config.settings import CLUSTER, INSTANCES, SETTINGS, Config, RelaySetting, masked, parsed, quoted
 from relay.core.errors import ConfigError
 from relay.core.model import ProviderInfo, Setting
@@ -28,8 +28,7 @@ INSTANCE_SETTINGS = {
             ENABLED,
             parsers.switch,
             True,
-            "false switches the provider or the instance NAME off: it is not contacted and not listed. binance_usdm is "
-            "off until it is set to true, or another setting of it is given",
+            "false switches the provider or the instance NAME off: it is not contacted and not listed",
         ),
     )
 }
@@ -85,26 +84,14 @@ def heading_of(config: Config, name: str) -> str:
     return f"[{INSTANCES}.{name}]" if uses_of(config, name) else f"[{name}]"
 
 
-def is_enabled(config: Config, name: str, *, waits: bool = False) -> bool:
-    """Say whether a provider or an instance is not switched off. Raises `ConfigError`.
-
-    One that `waits` is off until the configuration says anything about it.
-    """
+def is_enabled(config: Config, name: str) -> bool:
+    """Say whether a provider or an instance is not switched off. Raises `ConfigError`."""
     table = config.instances.get(name, {})
     given = [(table[ENABLED], f"{ENABLED} in [{INSTANCES}.{name}]")] if ENABLED in table else []
     if variable := given_variable(config.environ, enabled_variable(name)):
         given.append(variable)
     # A wrong value is one, also where a stronger source hides it for now.
-    usual = not waits or _is_mentioned(config, name)
-    return all([usual, *(parsed(INSTANCE_SETTINGS[ENABLED].parse, value, where) for value, where in given)][-1:])
-
-
-def _is_mentioned(config: Config, name: str) -> bool:
-    """Say whether there is a table of a provider, or a variable that begins with its name."""
-    if name in config.tables or name in config.instances:
-        return True
-    begin = f"{PREFIX}{name}_".upper()
-    return any(given_variable(config.environ, one) for one in config.environ if one.startswith(begin))
+    return all([True, *(parsed(INSTANCE_SETTINGS[ENABLED].parse, value, where) for value, where in given)][-1:])
 
 
 def enabled_variable(name: str) -> str:

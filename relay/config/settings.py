@@ -25,7 +25,7 @@ CLUSTER = "cluster"
 """The table of the file with the settings that are called `cluster_…` elsewhere."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
-FACADE_NAMES = ("binance",)
+FACADE_NAMES = ("binance", "udf")
 _NUMBER = "NUMBER"
 _Tables: TypeAlias = dict[str, dict[str, Any]]
 
@@ -141,6 +141,14 @@ class Config:
         "Web pages of these origins may use the relay, too.",
         form="ORIGIN,…",
         automatic="the relay's own",
+        is_reloaded=True,
+    )
+    frame_ancestors: tuple[str, ...] = _setting(
+        parsers.frame_ancestors,
+        (),
+        "Web pages of these origins may show charts in frames, by addresses with embed=1.",
+        form="ORIGIN,…",
+        automatic="none",
         is_reloaded=True,
     )
     trusted_proxies: tuple[parsers.Network, ...] = _setting(

@@ -41,6 +41,14 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
+_KNOWN_CODES = frozenset(map(str, Code))
+
+
+def code_of(text: str) -> Code | str:
+    """Return the code that a text is, or the text itself: a newer relay may have more of them."""
+    return Code(text) if text in _KNOWN_CODES else text
+
+
 class CloseCode(IntEnum):
     """WebSocket close codes that the relay sends."""
 

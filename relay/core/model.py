@@ -286,6 +286,7 @@ class Setting(NamedTuple):
     `kind` is one of `text`, `secret`, `urls` and `list` (tuples of texts, comma lists in the environment), `int`,
     `float`, `bool`, `choice` and `table` (a mapping, from the file only). A number is held between `least` and `most`.
     A secret reaches the provider wrapped in `Secret` and shows in no output; `is_secret` is how API 1 says so.
+    Relays that share the provider may have other values of it if it changes no candle and `may_differ` says so.
     """
 
     name: str
@@ -298,6 +299,7 @@ class Setting(NamedTuple):
     most: float | None = None
     environment: tuple[str, ...] = ()
     check: Callable[[object], str | None] | None = None
+    may_differ: bool = False
 
 
 class ProviderInfo(NamedTuple):
@@ -325,6 +327,9 @@ class ProviderInfo(NamedTuple):
     without any, once somebody wants them.
     A list with fewer than `least_instruments` entries is not complete, and neither is one without most of
     `always_listed`, symbols that the venue always has.
+    `symbol_form` is a regular expression that fits all of its symbols in upper case, each as a whole; entries of its
+    list that it does not fit are left out. Other names are known not to be its symbols while its list is missing.
+    With `always_pinned` its symbols are called `NAME:SYMBOL` only: what they are called alone means something else.
     """
 
     name: str
@@ -352,6 +357,8 @@ class ProviderInfo(NamedTuple):
     least_instruments: int = 1
     always_listed: tuple[str, ...] = ()
     candle_extras: tuple[str, ...] = ()
+    symbol_form: str = ""
+    always_pinned: bool = False
 
 
 class NativeAnswer(NamedTuple):
@@ -362,6 +369,25 @@ class NativeAnswer(NamedTuple):
 
     status: int
     body: bytes
+    weight: int = 0
+
+
+class NativeUpdate(NamedTuple):
+    """What a venue's own stream said last under `key`, with its `content` in whatever form the provider reads it."""
+
+    key: StreamKey
+    content: Any
+
+
+class NativeLive(NamedTuple):
+    """The stream of a venue, by its `key`, that says all the time what a request would be answered.
+
+    `body` makes the venue's own answer of the newest content of that stream; pure. `weight` is what the request would
+    cost, in the units of the provider's first budget.
+    """
+
+    key: StreamKey
+    body: Callable[[Any], bytes]
     weight: int = 0
 
 

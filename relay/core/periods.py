@@ -51,7 +51,7 @@ class Periods:
         self._calendar = None if is_utc_grid else calendar
         if market is None:
             hours = (lambda moment: None) if calendar is None else calendar.session_at
-            market = TradingHours(hours, lambda: expires_at)
+            market = TradingHours(hours, expires_at)
         self._market = market
         self._known = CandlePeriod(0, 0)
         # Of which moments the day of trading is known, and when that opens.

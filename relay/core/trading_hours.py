@@ -16,24 +16,17 @@ def _always(moment: int) -> OpenHours | None:
     return None
 
 
-def _unlimited() -> int | None:
-    return None
-
-
 class TradingHours:
     """The hours of one symbol. `hours` gives those that hold a moment, or else the next ones; None: it never closes.
 
-    From `expires_at()` on nothing is traded any more, whatever the hours are; None: nobody says that it ends. Moments
-    are the provider's time in Unix seconds. The hours asked for last, and those before, are remembered.
+    From `expires_at` on nothing is traded any more, whatever the hours are; None: nobody says that it ends. Whoever
+    learns that it is another moment sets it. Moments are the provider's time in Unix seconds. The hours asked for last,
+    and those before, are remembered.
     """
 
-    __slots__ = ("_earlier", "_hours", "_known", "expires_at")
+    __slots__ = ("__weakref__", "_earlier", "_hours", "_known", "expires_at")
 
-    def __init__(
-        self,
-        hours: Callable[[int], OpenHours | None] = _always,
-        expires_at: Callable[[], int | None] = _unlimited,
-    ) -> None:
+    def __init__(self, hours: Callable[[int], OpenHours | None] = _always, expires_at: int | None = None) -> None:
         self._hours = hours
         self.expires_at = expires_at
         # Each as long as it holds: from when on, and what.
@@ -42,7 +35,7 @@ class TradingHours:
 
     def _at(self, moment: int) -> OpenHours | None:
         """Return what `session_at` does, up to the end of trading: from then on hours that never come."""
-        hours, expires_at = self.session_at(moment), self.expires_at()
+        hours, expires_at = self.session_at(moment), self.expires_at
         if expires_at is None:
             return hours
         if moment >= expires_at or (hours is not None and hours.opens >= expires_at):

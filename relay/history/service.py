@@ -96,7 +96,7 @@ class HistoryService:
         """Return the open times of candles in an answer whose extras are to be asked for."""
         if not asked.needs_extras:
             return []
-        times = [time for chunk in text.chunks for time in asked.encoding.bare_times(chunk)]
+        times = [time for chunk in text.chunks for time in chunk.bare_times()]
         if times and not text.last_is_closed and times[-1] == text.chunks[-1].times[-1]:
             times.pop()
         return self._bare.wanted(asked, times)

@@ -30,6 +30,31 @@ class Target(NamedTuple):
     name: str
 
 
+class Meant(NamedTuple):
+    """Whose instrument a client's name stands for, at any interval; `instrument` None: its provider lists nothing.
+
+    `symbol` is the provider's own spelling.
+    """
+
+    provider: Provider
+    instrument: Instrument | None
+    symbol: str
+
+    @property
+    def id(self) -> str:
+        """What always means this instrument."""
+        return f"{self.provider.name}:{self.symbol.upper()}"
+
+    @property
+    def intervals(self) -> tuple[str, ...]:
+        """The intervals that there are candles of, from the provider or built, from short to long."""
+        known = {
+            *intervals_of(self.provider, self.instrument),
+            *derivable(self.provider, self.symbol, self.instrument),
+        }
+        return tuple(one for one in INTERVALS if one in known)
+
+
 class Named(Protocol):
     """A provider, as far as it is known by its name."""
 
@@ -78,20 +103,17 @@ class Directory:
         """Another one when anything but the extras of an instrument may be different."""
         self.lists_taken = 0
         self._kept = {
-            provider.name: SavedList(provider, documents, self._note_answer, on_list, waits=waits)
+            provider.name: SavedList(provider, documents, partial(self._note_answer, provider), on_list, waits=waits)
             for provider in providers
             if provider.lists_instruments
         }
         self._lookups = {
-            provider.name: Lookups(provider, documents, self._note_answer)
+            provider.name: Lookups(provider, documents, partial(self._note_answer, provider))
             for provider in providers
             if provider.looks_up_instruments
         }
         self._ownership = Ownership(self._providers, self._kept, self._lookups)
         self.name_of = self._ownership.name_of
-        for provider in providers:
-            if provider.name in self._kept or provider.name in self._lookups:
-                provider.hours.instrument_of = partial(self._listed, provider.name)
         self._tasks: list[asyncio.Task[None]] = []
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
@@ -126,9 +148,11 @@ class Directory:
             if name in sources:
                 sources[name].ask_anew()
 
-    def _note_answer(self, is_visible: bool) -> None:
+    def _note_answer(self, provider: Provider, is_visible: bool) -> None:
         self.lists_taken += 1
         self.version += is_visible
+        # Also if nothing is new but extras: what is kept must not be the list of before.
+        provider.hours.note_instruments(*self._ownership.instruments_of(provider.name))
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
@@ -136,15 +160,28 @@ class Directory:
         """Wait until the lists that decide about a symbol (without one: all lists) were asked for once.
 
         Nobody waits for that any more when the relay runs for some seconds: a provider that hangs holds up no other.
+        A list of an earlier run is taken for the present one where there is no answer to the first question soon.
         Lists that lack a symbol are asked for once more, within limits, and what they answer quickly is waited for.
         """
+        self._note_use(pin)
         if symbol is None:
-            await self._first_answers([kept for name, kept in self._kept.items() if pin in (None, name)])
+            lists = [kept for name, kept in self._kept.items() if pin in (None, name)]
+            await self._first_answers(lists)
+            for kept in lists if pin is not None else ():
+                if not kept.listing.is_known:
+                    kept.look()
+                    await kept.answer()
             return
         pin, symbol = self._understood(pin, symbol)
         while unsettled := [kept for kept in self._ownership.lacking(pin, symbol) if not kept.settled.is_set()]:
+            # Of those that an earlier run left a list of, another one may have it meanwhile.
+            unsettled.sort(key=lambda kept: kept.listing.is_known)
             if not await self._first_answers(unsettled[:1]):
                 break
+        has_name = self._ownership.has_name(pin, symbol)
+        if not has_name:
+            for kept in self._ownership.unconfirmed(symbol):
+                await kept.answer()
         for lookups in self._ownership.to_ask(pin, symbol):
             await lookups.ask(symbol)
             if lookups.get(symbol) is not None:
@@ -156,7 +193,7 @@ class Directory:
             await kept.answer()
             if not self._ownership.lacking(pin, symbol):
                 break
-        if pin is not None and self._ownership.fixed(symbol) is None:
+        if pin is not None and not has_name:
             # They have to do with what the stream is called.
             for kept in self._ownership.decide(symbol)[1]:
                 await kept.answer()
@@ -164,9 +201,12 @@ class Directory:
     def is_settled(self, pin: str | None, symbol: str) -> bool:
         """Whether `settled` has nothing to do for a symbol, as for nearly all."""
         pin, symbol = self._understood(pin, symbol)
-        is_owned = pin is None or self._ownership.fixed(symbol) is not None
-        if self._ownership.lacking(pin, symbol) or not (is_owned or not self._ownership.decide(symbol)[1]):
+        if self._ownership.lacking(pin, symbol):
             return False
+        if not self._ownership.has_name(pin, symbol):
+            is_undecided = pin is not None and self._ownership.decide(symbol)[1]
+            if is_undecided or self._ownership.unconfirmed(symbol):
+                return False
         for lookups in self._ownership.to_ask(pin, symbol):
             if not lookups.is_settled(symbol):
                 return False
@@ -186,11 +226,17 @@ class Directory:
         try:
             async with asyncio.timeout_at(self._patience_ends):
                 for kept in lists:
-                    if not kept.settled.is_set():
-                        await kept.settled.wait()
+                    if kept.settled.is_set():
+                        continue
+                    await (kept.settled.wait() if kept.is_wanted else kept.answer())
         except TimeoutError:
             return False
         return True
+
+    def _note_use(self, name: str | None) -> None:
+        """Take note that somebody named a provider: what its list lacks is missed from now on."""
+        if name in self._kept:
+            self._kept[name].is_wanted = True
 
     def _understood(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
         """Return pin and symbol; the colon belongs to the symbol where no provider is called like the pin."""
@@ -220,8 +266,9 @@ class Directory:
             raise RequestError(Code.PROVIDER_UNAVAILABLE, said, retry_after=kept.asks_in_s)
 
     def problem(self, name: str) -> str | None:
-        """Return why a provider's list could not be had lately."""
-        sources = (self._kept.get(name), self._lookups.get(name))
+        """Return why a provider's list could not be had lately, if anybody misses it."""
+        kept = self._kept.get(name)
+        sources = (kept if kept is not None and kept.is_wanted else None, self._lookups.get(name))
         return next((one.problem for one in sources if one is not None and one.problem), None)
 
     @property
@@ -232,10 +279,15 @@ class Directory:
     def check_asset_class(self, asset_class: str | None) -> None:
         """Refuse an asset class that nobody has; None is all. Raises `RequestError`."""
         known = self.asset_classes
-        if asset_class is not None and asset_class not in known:
+        if asset_class is None:
+            return
+        if asset_class not in known:
             raise RequestError(
                 Code.INVALID_REQUEST, f"unknown asset_class {shown(asset_class)}; use one of {', '.join(known)}"
             )
+        for name, kept in self._kept.items():
+            if asset_class in kept.provider.info.asset_classes:
+                self._note_use(name)
 
     @property
     def listing(self) -> list[str]:
@@ -245,6 +297,7 @@ class Directory:
     def check_provider(self, name: str | None) -> None:
         """Refuse a provider that there is not, or that lists nothing; None is all. Raises `RequestError`."""
         if name is None or name in self._kept or name in self._lookups:
+            self._note_use(name)
             return
         known = ", ".join(self.listing) or "none, since no provider lists instruments"
         if name in self._switched_off:
@@ -291,14 +344,13 @@ class Directory:
         asked = symbol if pin is None else f"{pin}:{symbol}"
         pin, symbol = self._understood(pin, symbol)
         try:
-            provider = self._provider_of(pin, symbol)
-            instrument = self._ownership.instrument(provider.name, symbol)
+            meant = self._meant(pin, symbol)
+            provider, instrument, own_spelling = meant
             if not is_available(provider, symbol, interval, instrument):
-                known = {*intervals_of(provider, instrument), *derivable(provider, symbol, instrument)}
                 raise RequestError(
                     Code.UNSUPPORTED_INTERVAL,
                     f"{provider.info.title} has no interval {interval} for {shown(symbol)}; "
-                    f"use one of {' '.join(one for one in INTERVALS if one in known)}",
+                    f"use one of {' '.join(meant.intervals)}",
                 )
             if provider.refusal is not None:
                 raise refused(provider)
@@ -307,8 +359,19 @@ class Directory:
             raise
         if instrument is not None:
             self._ownership.fix(provider, symbol)
-        own_spelling = instrument.symbol if instrument else symbol
         return Target(provider, StreamKey(own_spelling, interval), self.name_of(provider, symbol))
+
+    def meant(self, pin: str | None, symbol: str) -> Meant:
+        """Return whose instrument a name stands for. Raises `RequestError`, also of a provider that refuses."""
+        found = self._meant(*self._understood(pin, symbol))
+        if found.provider.refusal is not None:
+            raise refused(found.provider)
+        return found
+
+    def _meant(self, pin: str | None, symbol: str) -> Meant:
+        provider = self._provider_of(pin, symbol)
+        instrument = self._ownership.instrument(provider.name, symbol)
+        return Meant(provider, instrument, instrument.symbol if instrument else symbol)
 
     def _provider_of(self, pin: str | None, symbol: str) -> Provider:
         if pin is not None and pin not in self._providers:
@@ -325,11 +388,14 @@ class Directory:
             if missing:
                 holder = self._providers[owner] if owner is not None and self._ownership.has(owner, symbol) else None
                 raise undecided(symbol, holder, missing, has_others=len(self._providers) > len(missing))
+            for lookups in () if owner is None else self._ownership.failed_before(owner, symbol):
+                if (error := unanswered(symbol, lookups)) is not None:
+                    raise error
         if owner is not None and self._ownership.has(owner, symbol):
             return self._providers[owner]
         # Its owner has it no longer, or it has none; somebody else may.
         for name in (*self._kept, *self._lookups):
-            if self._ownership.has(name, symbol):
+            if self._ownership.has(name, symbol) and not self._providers[name].info.always_pinned:
                 return self._providers[name]
         for lookups in self._lookups.values():
             if (error := unanswered(symbol, lookups)) is not None:
@@ -342,6 +408,7 @@ class Directory:
         raise self._unknown(symbol, "no provider lists it", (*self._kept, *self._lookups))
 
     def _pinned(self, pin: str, symbol: str) -> Provider:
+        self._note_use(pin)
         provider, kept, lookups = self._providers[pin], self._kept.get(pin), self._lookups.get(pin)
         if self._ownership.is_open(pin) or self._ownership.has(pin, symbol):
             return provider

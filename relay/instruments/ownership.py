@@ -1,18 +1,17 @@
 """Whose a symbol is, from what providers list and what they said of single symbols; pure.
 
 A bare symbol belongs to the first provider, in the order given, that lists it; it stays with that provider while the
-process runs. It belongs to nobody while the list of an earlier provider that could have it is missing.
+process runs. It belongs to nobody while the list of an earlier provider is missing that could have a symbol of this
+name, whatever it denotes there. Who is always pinned has no bare symbols, and is waited for by nobody.
 """
 
+import re
 from collections.abc import Mapping
 
 from relay.core.model import Instrument
 from relay.instruments.lookups import Lookups
 from relay.instruments.saved_list import SavedList
 from relay.plugins.provider import Provider
-
-_FUTURE = "future"
-"""The asset class of contracts."""
 
 
 class Ownership:
@@ -24,6 +23,11 @@ class Ownership:
         self._providers = providers
         self._lists = lists
         self._lookups = lookups
+        # Of whom bare symbols are, in their order.
+        self._order = [name for name, provider in providers.items() if not provider.info.always_pinned]
+        self._forms = {
+            name: re.compile(form) for name, provider in providers.items() if (form := provider.info.symbol_form)
+        }
         self._owners: dict[str, str] = {}
         # What was told by its long name while nobody knew whose the bare one is: that name stays.
         self._long: set[tuple[str, str]] = set()
@@ -32,10 +36,18 @@ class Ownership:
         """Whether a provider's list has a symbol."""
         return name in self._lists and symbol in self._lists[name].listing.instruments
 
+    def instruments_of(self, name: str) -> list[Mapping[str, Instrument]]:
+        """Return what is known of a provider's instruments, by symbol: its list, then what it said of single ones."""
+        listed = [self._lists[name].listing.instruments] if name in self._lists else []
+        return listed + ([self._lookups[name].instruments] if name in self._lookups else [])
+
     def instrument(self, name: str, symbol: str) -> Instrument | None:
         """Return what a symbol denotes at a provider, by its list or by what it said of that symbol."""
-        if self.is_listed(name, symbol):
-            return self._lists[name].listing.instruments[symbol]
+        # Asked several times a second for each stream.
+        kept = self._lists.get(name)
+        instrument = None if kept is None else kept.listing.instruments.get(symbol)
+        if instrument is not None:
+            return instrument
         return self._lookups[name].get(symbol) if name in self._lookups else None
 
     def has(self, name: str, symbol: str) -> bool:
@@ -50,37 +62,81 @@ class Ownership:
         """Return who a bare symbol was resolved to before: it stays with that provider."""
         return self._owners.get(symbol)
 
+    def has_name(self, pin: str | None, symbol: str) -> bool:
+        """Whether it is certain what a symbol is called, and whose it is, whatever lists come."""
+        return symbol in self._owners or (pin is not None and pin in self._providers and pin not in self._order)
+
     def owner(self, symbol: str) -> str | None:
         """Return who a bare symbol belongs to: whoever it was resolved to before, else who has it for certain."""
         fixed = self._owners.get(symbol)
         if fixed is not None:
             return fixed
         owner, missing = self.decide(symbol)
-        return None if missing else owner
+        return None if missing or owner is None or self.failed_before(owner, symbol) else owner
 
     def decide(self, symbol: str) -> tuple[str | None, list[SavedList]]:
         """Return who a bare symbol belongs to, as far as is known, and the missing lists that could say otherwise.
 
-        A list that is missing cannot have an instrument of an asset class that its provider does not bring; but futures
-        are called like what they are on, so any earlier list may have such a symbol. A list of a provider without its
-        key is not waited for: nobody knows whether there will ever be one.
+        A list that is missing cannot have what does not fit the form of its provider's symbols. That of a provider
+        without its key is not waited for: nobody knows whether there will ever be one.
         """
-        missing = [kept for kept in self._lists.values() if not (kept.listing.is_known or kept.provider.lacks_key)]
-        order = list(self._providers)
-        # A list is known without a question: what a provider said of one symbol takes it from no list.
-        listed = next((name for name in order if self.is_listed(name, symbol)), None)
-        holder = listed or next((name for name in self._lookups if self._lookups[name].get(symbol) is not None), None)
-        instrument = None if holder is None else self.instrument(holder, symbol)
-        if holder is None or instrument is None:
-            return next(filter(self.is_open, order), None), missing
-        asset_class = instrument.asset_class
-        earlier = order[: order.index(holder)]
-        return holder, [
+        owner, is_listed = self._holder(symbol)
+        if owner is None:
+            owner = next((name for name in self._order if self.is_open(name) and self._may_have(name, symbol)), None)
+        return owner, [
             kept
-            for kept in missing
-            if kept.provider.name in earlier
-            and (asset_class == _FUTURE or asset_class in kept.provider.info.asset_classes)
+            for kept in self._before(owner if is_listed else None, symbol)
+            if not (kept.listing.is_known or kept.provider.lacks_key)
         ]
+
+    def unconfirmed(self, symbol: str) -> list[SavedList]:
+        """Return the lists of an earlier run that nobody has confirmed yet, and that could say whose a symbol is.
+
+        What is new in them since is not known.
+        """
+        owner, is_listed = self._holder(symbol)
+        return [
+            kept
+            for kept in self._before(owner if is_listed else None, symbol)
+            if kept.listing.is_known and not kept.settled.is_set()
+        ]
+
+    def failed_before(self, owner: str, symbol: str) -> list[Lookups]:
+        """Return the providers that come before the one that said it has a symbol, and could not be asked for it."""
+        if owner not in self._lookups or self.is_listed(owner, symbol):
+            return []
+        names = [name for name in self._lookups if name in self._order]
+        earlier = names[: names.index(owner)] if owner in names else names
+        return [
+            lookups
+            for lookups in map(self._lookups.__getitem__, earlier)
+            if (missing := lookups.missing(symbol)) is not None and not missing.is_known
+        ]
+
+    def _holder(self, symbol: str) -> tuple[str | None, bool]:
+        """Return who has a bare symbol, as far as is known, and whether by a list.
+
+        A list is known without a question: what a provider said of one symbol takes it from no list.
+        """
+        for name in self._order:
+            if self.is_listed(name, symbol):
+                return name, True
+        asked = (name for name in self._order if name in self._lookups)
+        return next((name for name in asked if self._lookups[name].get(symbol) is not None), None), False
+
+    def _before(self, lister: str | None, symbol: str) -> list[SavedList]:
+        """Return the lists that come before that of `lister`, or all if no list has the symbol: those that may."""
+        found = []
+        for name in self._order:
+            if name == lister:
+                break
+            if name in self._lists and self._may_have(name, symbol):
+                found.append(self._lists[name])
+        return found
+
+    def _may_have(self, name: str, symbol: str) -> bool:
+        form = self._forms.get(name)
+        return form is None or form.fullmatch(symbol) is not None
 
     def lacking(self, pin: str | None, symbol: str) -> list[SavedList]:
         """Return the lists that would have to have a symbol, and have not; nearly always none."""
@@ -89,7 +145,8 @@ class Ownership:
         if pin is not None:
             return [] if pin not in self._lists or self.has(pin, symbol) else [self._lists[pin]]
         owner, missing = self.decide(symbol)
-        return list(self._lists.values()) if owner is None else missing
+        # Also those that cannot have it may have what is meant.
+        return [self._lists[name] for name in self._order if name in self._lists] if owner is None else missing
 
     def to_ask(self, pin: str | None, symbol: str) -> list[Lookups]:
         """Return which providers are to be asked for a symbol, in turn; nearly always none."""
@@ -98,12 +155,14 @@ class Ownership:
         pin = self._owners.get(symbol) if pin is None else pin
         if pin is not None:
             return [] if pin not in self._lookups or self.is_listed(pin, symbol) else [self._lookups[pin]]
-        if any(self.is_listed(name, symbol) for name in self._lists) or self.decide(symbol)[1]:
+        if self._holder(symbol)[1] or self.decide(symbol)[1]:
             return []
-        return [*self._lookups.values()]
+        return [self._lookups[name] for name in self._order if name in self._lookups and self._may_have(name, symbol)]
 
     def fix(self, provider: Provider, symbol: str) -> None:
         """Take note that clients know a provider's symbol from now on by the name that it has now."""
+        if provider.name not in self._order:
+            return
         owner = self.owner(symbol)
         if owner is None:
             self._long.add((provider.name, symbol))

@@ -55,7 +55,8 @@ class SavedList:
     """The list of one provider, and when it is asked for. `on_answer` is called when there is one.
 
     It is told whether anything but extras may be different.
-    `settled` is set once there was an answer, `problem` says why there was none lately.
+    `settled` is set once there was an answer, `problem` says why there was none lately. `is_wanted` says whether
+    anybody misses the list when there is none: if symbols are always pinned, only who names their provider.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class SavedList:
             provider.info.least_instruments, provider.info.always_listed, provider.info.instruments_ttl_s
         )
         self.problem: str | None = None
+        self.is_wanted = not provider.info.always_pinned
         self.settled = asyncio.Event()
         # By the event loop's clock.
         self._asked_at = 0.0
@@ -167,7 +169,8 @@ class SavedList:
                 wait_s = self._waits.retry_s[min(failures, len(self._waits.retry_s)) - 1]
                 if is_first:
                     about = event("symbols_missing", provider=provider.name, reason=str(error))
-                    log.warning(
+                    log.log(
+                        logging.WARNING if self.is_wanted else logging.INFO,
                         "the symbol list of %s is not available (%s); retrying",
                         provider.name,
                         log_text(error),

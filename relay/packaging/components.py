@@ -13,8 +13,8 @@ PLUGINS = "relay.providers"
 """The entry points of providers that were installed beside it."""
 
 _OPTIONAL = re.compile(r"""\bextra\s*==\s*["']([\w.-]+)""")
-_WHILE_IT_RUNS = {"cluster"}
-"""Extras of the relay that a running one uses; the others are for those who build and test it."""
+_WHILE_IT_RUNS = {"cluster", "mcp"}
+"""Extras that a running relay or a command uses; the others are for those who build and test it."""
 _WORD = re.compile(r"[A-Za-z0-9._-]+")
 _CLASSIFIER = "License :: OSI Approved :: "
 _LONGEST = 60

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from relay.core.version import VERSION
-from relay.packaging import changelog, distributions
+from relay.packaging import changelog, distributions, npm_package
 
 ROOT = distributions.ROOT
 HERE = Path(__file__).parent
@@ -52,6 +52,7 @@ def build(folder: Path, address: str, without: frozenset[str]) -> None:
         raise SystemExit(f"{folder} is not empty; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     source, wheel = distributions.make(folder, address)
+    npm_package.make(folder)
     _run(sys.executable, "-m", "twine", "check", "--strict", str(source), str(wheel))
     with tempfile.TemporaryDirectory() as scratch:
         python = _installed(Path(scratch, "bare"), wheel)

@@ -19,6 +19,8 @@ from relay.core.model import (
     ExtendedCandle,
     Instrument,
     NativeAnswer,
+    NativeLive,
+    NativeUpdate,
     OpenHours,
     PriceUpdate,
     ProviderInfo,
@@ -46,7 +48,7 @@ from relay.upstream.rate_limit import Pace
 from relay.upstream.rest import Hosts, RestAnswer, ask_rest, retry_after_s
 from relay.upstream.rows import read_rows
 from relay.upstream.watchlist import Watchlist
-from relay.upstream.websocket_feed import websocket_feed
+from relay.upstream.websocket_feed import native_websocket_feed, websocket_feed
 
 __all__ = [
     "API_MINOR",
@@ -72,6 +74,8 @@ __all__ = [
     "Leaps",
     "Memory",
     "NativeAnswer",
+    "NativeLive",
+    "NativeUpdate",
     "OpenHours",
     "Pace",
     "PastChange",
@@ -99,6 +103,7 @@ __all__ = [
     "hookimpl",
     "is_unreadable",
     "is_widened",
+    "native_websocket_feed",
     "next_open",
     "open_session",
     "open_time",

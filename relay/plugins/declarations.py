@@ -24,6 +24,9 @@ _NO_FIELD = re.compile(
     r"argument '(\w+)'"
 )
 """Of what a plugin makes when it arrives."""
+_SWITCHES = (
+    "one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle", "is_recorded", "always_pinned",
+)  # fmt: skip
 OLDEST_API = 1
 """What was written for it needs nothing else: all that API 2 changed is that there is more."""
 
@@ -128,12 +131,20 @@ def _fault_of_description(info: Any) -> str | None:
     unknown = [interval for interval in info.intervals if interval not in INTERVALS]
     if unknown:
         return f"intervals {unknown!r} are not among {' '.join(INTERVALS)}"
-    fault = _fault_of_numbers(info)
+    fault = _fault_of_numbers(info) or _fault_of_form(info.symbol_form)
     if fault is not None:
         return fault
     if info.needs_key and info.needs_key not in {setting.name for setting in info.settings}:
         return f"needs_key is {info.needs_key!r}, which is not one of its settings"
     return None
+
+
+def _fault_of_form(form: Any) -> str | None:
+    try:
+        re.compile(form)
+    except (TypeError, re.error) as error:
+        return f"symbol_form is {form!r:.80}, not a regular expression: {error}"
+    return None if isinstance(form, str) else f"symbol_form is {kind_of(form)}, not a text"
 
 
 def _is_tuple_of_texts(value: Any) -> bool:
@@ -156,7 +167,7 @@ def _fault_of_numbers(info: Any) -> str | None:
     extras = info.candle_extras
     if not isinstance(extras, tuple) or any(one not in EXTRA_FIELDS for one in extras):
         return f"candle_extras is {extras!r}, not a tuple of names among {' '.join(EXTRA_FIELDS)}"
-    for name in ("one_interval_per_feed", "is_utc_grid", "history_has_open", "has_every_candle", "is_recorded"):
+    for name in _SWITCHES:
         if type(getattr(info, name)) is not bool:
             return f"{name} is {getattr(info, name)!r}, not True or False"
     least = {

@@ -20,7 +20,7 @@ from relay.telemetry.events import event
 log = logging.getLogger(__name__)
 
 ENTRY_POINTS = "relay.providers"
-ALWAYS, IF_CONFIGURED, IF_USED = "always", "if configured", "if used"
+ALWAYS, IF_USED = "always", "if used"
 
 Files: TypeAlias = MutableMapping[Path, ModuleType]
 """The modules that files were imported as."""
@@ -30,8 +30,8 @@ class Door(NamedTuple):
     """Where one plugin comes in, before it is imported: `find` does that.
 
     `name` is what its provider is called, as far as that is known before. `distribution` and `version` are of the
-    package that it is installed with, "" where there is none. One that is not on `ALWAYS` is switched off until the
-    configuration says anything about it (`IF_CONFIGURED`), or but for the instances that use it (`IF_USED`).
+    package that it is installed with, "" where there is none. One that is on `IF_USED` is switched off but for the
+    instances that use it.
     """
 
     source: str

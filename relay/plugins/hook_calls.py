@@ -16,7 +16,7 @@ from relay.core.errors import (
     ProviderUnavailable,
     RateLimited,
 )
-from relay.core.model import PriceUpdate, ProviderInfo
+from relay.core.model import ProviderInfo
 from relay.plugins.cancellation import PluginTiming, end_task, let_go
 from relay.plugins.failure_judge import FailureJudge
 from relay.plugins.settings_use import SettingsUse
@@ -77,13 +77,13 @@ class HookCalls:
         finally:
             SPEAKER.reset(token)
 
-    def open_feed(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
-        """Return what `relay_stream` returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""
-        updates = self._hooks["relay_stream"](watchlist=watchlist, session=self._session(), settings=self.use.present)
+    def open_feed(self, watchlist: Watchlist, hook: str = "relay_stream") -> AsyncGenerator[Any, None]:
+        """Return the generator that a hook returns, unjudged. Raises what the plugin raises, or `BadAnswer`."""
+        updates = self._hooks[hook](watchlist=watchlist, session=self._session(), settings=self.use.present)
         if not isinstance(updates, AsyncGenerator):
             advice = "; write `def`, not `async def`, around `return`" if inspect.iscoroutine(updates) else ""
             let_go(updates)
-            raise BadAnswer(f"relay_stream returned {kind_of(updates)}, not an async generator{advice}")
+            raise BadAnswer(f"{hook} returned {kind_of(updates)}, not an async generator{advice}")
         return updates
 
     async def listed(self, hook: str, kind: type, **arguments: Any) -> list[Any]:

@@ -11,7 +11,17 @@ from typing import Any
 import aiohttp
 import pluggy
 
-from relay.core.model import Budget, Candle, Instrument, NativeAnswer, OpenHours, PriceUpdate, ProviderInfo
+from relay.core.model import (
+    Budget,
+    Candle,
+    Instrument,
+    NativeAnswer,
+    NativeLive,
+    NativeUpdate,
+    OpenHours,
+    PriceUpdate,
+    ProviderInfo,
+)
 from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
 from relay.core.trading_calendar import TradingCalendar
@@ -26,9 +36,12 @@ SINCE = {
     "relay_instrument": 1,
     "relay_past_changes": 1,
     "relay_native": 1,
+    "relay_native_live": 1,
+    "relay_native_stream": 1,
     "relay_clock": 1,
     "relay_close": 1,
     "relay_origins": 1,
+    "relay_share": 1,
 }
 """The minor number with which a hook came, where that is not 0."""
 
@@ -175,12 +188,41 @@ def relay_native(
 
 
 @hookspec(firstresult=True)
+def relay_native_live(path: str, query: Mapping[str, str], settings: Settings) -> NativeLive | None:
+    """Return the stream of `relay_native_stream` that has the answer to a GET of `path` with `query`; None: none has.
+
+    Optional. Pure, no I/O, by `settings`. Called for each such request. Raise nothing: the venue would be asked.
+    """
+
+
+@hookspec(firstresult=True)
+def relay_native_stream(
+    watchlist: Watchlist, session: aiohttp.ClientSession, settings: Settings
+) -> AsyncGenerator[NativeUpdate, None] | None:
+    """Yield what the venue's own streams on the watchlist say, from ONE connection, with which no candle comes.
+
+    Optional. Its keys are those of `relay_native_live`: what is asked for again and again is put on the `watchlist`.
+    All else is as with `relay_stream`: connect with `session`, as `settings` say, return when the upstream closes.
+    Raise a `ProviderError` when it fails. While nothing comes of a stream the venue is asked by `relay_native`.
+    """
+
+
+@hookspec(firstresult=True)
 def relay_origins(settings: Settings) -> Sequence[str] | None:
     """Return a mark of this instance and those of the relays that its candles come through. Optional.
 
     For a provider that asks other relays, as `settings` say: the status of each has all marks, so that one that finds
     its own there knows that it asks itself. A mark is a text that no other instance has; at most 64 of them. Pure, no
     I/O, called for each request of the status. Raise nothing.
+    """
+
+
+@hookspec(firstresult=True)
+def relay_share(parts: int, settings: Settings) -> None:
+    """Spend from now on one of `parts` equal parts of the provider's limits; 1 is all. Optional.
+
+    Called when several relays that share the provider cannot reach each other, and each spends by itself, and again
+    when that ends. Pure, no I/O, by `settings`. Raise nothing: the provider would spend all of it.
     """
 
 
@@ -197,5 +239,8 @@ HOOKS = (
     relay_clock,
     relay_close,
     relay_native,
+    relay_native_live,
+    relay_native_stream,
     relay_origins,
+    relay_share,
 )

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from relay.core.errors import AuthenticationFailed, Killed, ProviderError
-from relay.core.model import PriceUpdate
+from relay.core.model import NativeUpdate, PriceUpdate
 from relay.plugins.failure_judge import FailureJudge
 from relay.plugins.hook_calls import HookCalls
-from relay.plugins.validation import CandleValidator
+from relay.plugins.validation import CandleValidator, kind_of
 from relay.upstream.watchlist import Watchlist
 
 _MOST_AT_A_TIME = 100
@@ -71,12 +71,54 @@ class JudgedFeeds:
                         raise
             return
         except BaseException as error:
-            # Whoever ends a feed cancels it, then throws the other one in; else the plugin raised them itself.
-            is_ended = is_left or task is None or task.cancelling()
-            if is_ended and isinstance(error, asyncio.CancelledError | GeneratorExit | Killed):
+            if _is_ended(error, task, is_left=is_left):
                 raise
             failure = self._failures.judged("relay_stream", error)
         finally:
             let_settings_go()
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
         raise failure
+
+    async def native_stream(self, watchlist: Watchlist) -> AsyncGenerator[NativeUpdate, None]:
+        """Yield what streams of the venue's own say; what makes no sense is reported to the watchlist and left out.
+
+        Raises `ProviderError`.
+        """
+        if (refusal := self._refusal()) is not None:
+            raise AuthenticationFailed(refusal)
+        failure: ProviderError
+        self._calls.speak()
+        in_a_row, is_left, task = 0, False, asyncio.current_task()
+        let_settings_go = self._calls.use.hold()
+        try:
+            async with aclosing(self._calls.open_feed(watchlist, "relay_native_stream")) as updates:
+                async for update in updates:
+                    in_a_row += 1
+                    if in_a_row > _MOST_AT_A_TIME:
+                        in_a_row = 0
+                        await asyncio.sleep(0)
+                    if not isinstance(update, NativeUpdate):
+                        watchlist.skip(f"relay_native_stream yielded {kind_of(update)}, not NativeUpdate")
+                    elif update.key in watchlist.wanted:
+                        try:
+                            yield update
+                        except GeneratorExit:
+                            is_left = True
+                            raise
+            return
+        except BaseException as error:
+            if _is_ended(error, task, is_left=is_left):
+                raise
+            failure = self._failures.judged("relay_native_stream", error)
+        finally:
+            let_settings_go()
+        raise failure
+
+
+def _is_ended(error: BaseException, task: asyncio.Task[object] | None, *, is_left: bool) -> bool:
+    """Say whether an error is the end that the host gave a feed.
+
+    Whoever ends a feed cancels it, then throws the other one in; else the plugin raised them itself.
+    """
+    is_asked = is_left or task is None or task.cancelling()
+    return bool(is_asked) and isinstance(error, asyncio.CancelledError | GeneratorExit | Killed)

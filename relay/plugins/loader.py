@@ -36,7 +36,7 @@ from relay.plugins.declarations import (
     fault_of_info,
     setting_as_used,
 )
-from relay.plugins.discovery import IF_CONFIGURED, IF_USED, Door
+from relay.plugins.discovery import IF_USED, Door
 from relay.plugins.hook_registry import HookRegistry
 from relay.plugins.provider import Provider
 from relay.plugins.validation import shown
@@ -71,11 +71,6 @@ class PluginHost:
         known = (*self.found, *self._unused, *(failure.name for failure in self.failures))
         return list(dict.fromkeys(name for name in known if name))
 
-    def waits(self, name: str) -> bool:
-        """Say whether a provider is off until the configuration says anything about it."""
-        door = self.found[name].door if name in self.found else self._unused.get(name)
-        return door is not None and door.on == IF_CONFIGURED
-
     @property
     def unread(self) -> list[str]:
         """The names of providers whose settings nobody reads: they are switched off, or were refused."""
@@ -106,7 +101,7 @@ class PluginHost:
         for door in self._doors(builtin, named, installed=installed):
             # Who names a module or a file can as well leave it out, and its name need not be the provider's.
             is_known = door.name.isidentifier() and not door.source.startswith(("file:", "module:"))
-            is_on = is_enabled(config, door.name, waits=door.on == IF_CONFIGURED) and door.on != IF_USED
+            is_on = is_enabled(config, door.name) and door.on != IF_USED
             if is_known and door.name not in used and not is_on:
                 self._unused[door.name] = door
                 continue
@@ -237,7 +232,7 @@ class PluginHost:
         for name, found in wanted.items():
             if found.door.on == IF_USED and name not in named:
                 continue
-            if is_enabled(config, name, waits=self.waits(name)):
+            if is_enabled(config, name):
                 settings = provider_settings(config, found.info._replace(name=name))
                 try:
                     self.loaded[name] = self._instance_of(found, name, settings, config)

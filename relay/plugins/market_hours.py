@@ -1,6 +1,8 @@
 """When the symbols of one provider are traded, as its plugin says it; one that fails is not asked again."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from weakref import WeakValueDictionary
 
 from relay.core.clock import ProviderClock
 from relay.core.model import Instrument, OpenHours
@@ -11,17 +13,13 @@ from relay.plugins.hook_calls import HookCalls
 from relay.plugins.validation import fault_of_hours
 
 _MOST_MARKETS = 4096
-
-
-def _unlisted(symbol: str) -> Instrument | None:
-    return None
+"""So many are kept that nobody else has."""
 
 
 class MarketHours:
     """The hours of a provider's symbols. `is_stated` says whether the plugin has any to state.
 
-    `instrument_of` gives what is listed by a symbol now: trading ends when that expires, also if it has left the list
-    since.
+    All who ask for a symbol share its hours, so what is learnt of it reaches those who have them already.
     """
 
     def __init__(self, calls: HookCalls, failures: FailureJudge, clock: Callable[[], ProviderClock]) -> None:
@@ -29,26 +27,47 @@ class MarketHours:
         self._failures = failures
         self._clock = clock
         self._is_asked = self.is_stated = calls.has("relay_hours")
-        self._markets: dict[str, TradingHours] = {}
-        self.instrument_of: Callable[[str], Instrument | None] = _unlisted
+        self._markets: WeakValueDictionary[str, TradingHours] = WeakValueDictionary()
+        self._kept: deque[TradingHours] = deque(maxlen=_MOST_MARKETS)
+        self._instruments: tuple[Mapping[str, Instrument], ...] = ()
 
     def forget(self) -> None:
-        """Have symbols asked for anew: with other settings a plugin may say something else."""
+        """Have symbols asked for anew: with other settings a plugin may say something else.
+
+        Whoever has hours from before has to ask for the symbol again.
+        """
         self._markets.clear()
+        self._kept.clear()
+
+    def note_instruments(self, *sources: Mapping[str, Instrument]) -> None:
+        """Take what is known of the provider's instruments now, by symbol in upper case; the first source counts.
+
+        Trading ends when an instrument expires, also if it has left the list since. The mappings are kept: they are
+        never changed, but replaced by another call.
+        """
+        self._instruments = sources
+        for symbol, market in [*self._markets.items()]:
+            instrument = self._instrument(symbol)
+            if instrument is not None:
+                market.expires_at = instrument.expires_at
 
     def market(self, symbol: str) -> TradingHours:
         """Return when a symbol is traded: always, as far as is known, if the plugin does not say."""
         market = self._markets.get(symbol)
         if market is None:
-            if len(self._markets) >= _MOST_MARKETS:
-                self._markets.clear()
-            expires_at = _Expiry(lambda: self.instrument_of(symbol))
+            instrument = self._instrument(symbol)
+            expires_at = None if instrument is None else instrument.expires_at
             if self._is_asked:
                 market = TradingHours(lambda moment: self._open(symbol, moment), expires_at)
             else:
                 market = TradingHours(expires_at=expires_at)
             self._markets[symbol] = market
+            self._kept.append(market)
         return market
+
+    def _instrument(self, symbol: str) -> Instrument | None:
+        name = symbol.upper()
+        return next((one for source in self._instruments if (one := source.get(name)) is not None), None)
 
     def session_text(self, symbol: str) -> str | None:
         """Return the weekly hours of a symbol as text, `0930-1600 America/New_York`; None if no calendar says them."""
@@ -80,19 +99,3 @@ class MarketHours:
             self._failures.judged("relay_hours", error)
             return None
         return hours
-
-
-class _Expiry:
-    """When an instrument expires, as it was listed last."""
-
-    __slots__ = ("_instrument", "_known")
-
-    def __init__(self, instrument: Callable[[], Instrument | None]) -> None:
-        self._instrument = instrument
-        self._known: int | None = None
-
-    def __call__(self) -> int | None:
-        instrument = self._instrument()
-        if instrument is not None:
-            self._known = instrument.expires_at
-        return self._known

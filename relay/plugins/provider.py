@@ -1,15 +1,34 @@
 """One bound provider: what its hooks answer is judged here, and what they raise leaves as `ProviderError`."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
 
 from relay.core.clock import ProviderClock, StatedClock
-from relay.core.errors import AuthenticationFailed, BadAnswer, ProviderError, UnknownSymbol, log_text
+from relay.core.errors import (
+    AuthenticationFailed,
+    BadAnswer,
+    ProviderError,
+    ProviderTimeout,
+    ProviderUnavailable,
+    UnknownSymbol,
+    log_text,
+)
 from relay.core.intake import Intake
-from relay.core.model import Budget, Candle, Instrument, NativeAnswer, PriceUpdate, ProviderInfo, StreamKey
+from relay.core.model import (
+    Budget,
+    Candle,
+    Instrument,
+    NativeAnswer,
+    NativeLive,
+    NativeUpdate,
+    PriceUpdate,
+    ProviderInfo,
+    StreamKey,
+)
 from relay.core.outward_proxies import OutwardProxies
 from relay.core.past_change import PastChange
 from relay.core.saved_value import Memory
@@ -20,9 +39,10 @@ from relay.plugins.hook_calls import HookCalls
 from relay.plugins.judged_feed import JudgedFeeds
 from relay.plugins.judged_instruments import judged_answer, judged_list
 from relay.plugins.market_hours import MarketHours
+from relay.plugins.outage import Outage
 from relay.plugins.provider_secrets import ProviderSecrets
 from relay.plugins.provider_session import ProviderSession
-from relay.plugins.validation import CandleValidator, fault_of_budget, fault_of_native, fault_of_type
+from relay.plugins.validation import CandleValidator, fault_of_budget, fault_of_live, fault_of_native, fault_of_type
 from relay.telemetry.events import Speaker, event
 from relay.telemetry.loop_monitor import Blocks
 from relay.upstream.watchlist import Watchlist
@@ -57,6 +77,7 @@ class Provider:
         self.looks_up_instruments = "relay_instrument" in hooks
         self.tells_past_changes = "relay_past_changes" in hooks
         self.answers_natively = "relay_native" in hooks
+        self.answers_live = {"relay_native_live", "relay_native_stream"} <= {*hooks}
         self.remembers = "relay_memory" in hooks
         self.loaded = loaded
         self._secrets = ProviderSecrets(settings, self.proxies)
@@ -78,6 +99,7 @@ class Provider:
         self.hours = MarketHours(self._calls, self.failures, lambda: self.clock)
         self.market = self.hours.market
         self.is_closed = False
+        self.outage = Outage()
         self._has_bad_extras = False
         self.blocks = Blocks()
         self.clock: ProviderClock = self._stated_clock(clock) or clock
@@ -273,6 +295,35 @@ class Provider:
         found: NativeAnswer = await self._call("relay_native", read, path=path, query=query)
         return found
 
+    def native_live(self, path: str, query: Mapping[str, str]) -> NativeLive | None:
+        """Return the venue's own stream that has the answer to a request; None also if the plugin fails."""
+        if not self.answers_live:
+            return None
+        try:
+            live: NativeLive | None = self._calls.ask("relay_native_live", path=path, query=query)
+            if live is not None and (fault := fault_of_live(live)) is not None:
+                raise BadAnswer(f"provider {self.name}: relay_native_live {fault}")
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_native_live", error)
+            return None
+        return live
+
+    def live_body(self, live: NativeLive, content: Any) -> bytes | None:
+        """Return the answer that a stream's newest content makes; None if the plugin fails."""
+        try:
+            body = live.body(content)
+            if type(body) is not bytes:
+                raise BadAnswer(f"provider {self.name}: the body of a NativeLive is not bytes")
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_native_live", error)
+            return None
+        return body
+
+    def native_stream(self, watchlist: Watchlist) -> AsyncGenerator[NativeUpdate, None]:
+        """Yield what the venue's own streams say. Raises `ProviderError`."""
+        watchlist.bind(self)
+        return self._feeds.native_stream(watchlist)
+
     def budgets(self) -> Sequence[Budget]:
         """Return how much of the provider's limits is used; nothing if the plugin fails."""
         if not self._calls.has("relay_budgets"):
@@ -287,6 +338,20 @@ class Provider:
             self.failures.judged("relay_budgets", error)
             return ()
         return found
+
+    @property
+    def shares(self) -> bool:
+        """Whether the plugin can be told to spend a part of its limits."""
+        return self._calls.has("relay_share")
+
+    def share(self, parts: int) -> None:
+        """Tell the plugin to spend one of so many equal parts of its limits; 1 is all. One that cannot spends all."""
+        if not self.shares:
+            return
+        try:
+            self._calls.ask("relay_share", parts=parts)
+        except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
+            self.failures.judged("relay_share", error)
 
     def origins(self) -> Sequence[str]:
         """Return the marks of the relays that the candles come through; nothing if the plugin fails, or asks none."""
@@ -305,12 +370,24 @@ class Provider:
     async def _list(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
         """Return the list that a hook returns. Raises `ProviderError`."""
         self._check_refusal(hook)
-        return await self._calls.listed(hook, kind, **arguments)
+        with self._noted():
+            return await self._calls.listed(hook, kind, **arguments)
 
     async def _call(self, hook: str, read: Callable[[Any], Any], **arguments: Any) -> Any:
         """Return what a hook returns after a while, as `read` has it. Raises `ProviderError`."""
         self._check_refusal(hook)
-        return await self._calls.call(hook, read, **arguments)
+        with self._noted():
+            return await self._calls.call(hook, read, **arguments)
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note whether the venue answers. What it refuses, or answers badly, says nothing about that."""
+        try:
+            yield
+        except (ProviderUnavailable, ProviderTimeout) as failure:
+            self.outage.note(failure)
+            raise
+        self.outage.end()
 
     def _check_refusal(self, hook: str) -> None:
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):

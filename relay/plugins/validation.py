@@ -16,9 +16,11 @@ from relay.core.model import (
     ExtendedCandle,
     Instrument,
     NativeAnswer,
+    NativeLive,
     OpenHours,
     PriceUpdate,
     ProviderInfo,
+    StreamKey,
     unreadable,
     widened,
 )
@@ -265,6 +267,8 @@ def fault_of_instrument(instrument: object, info: ProviderInfo) -> str | None:
             return f"{name} is {kind_of(text)}, not a text"
     if not is_symbol(symbol):
         return f"{symbol!r:.80} is not a symbol; it has {SPELLING}"
+    if info.symbol_form and not re.fullmatch(info.symbol_form, symbol.upper()):
+        return f"{symbol} does not fit symbol_form, {info.symbol_form!r}"
     if given.asset_class not in info.asset_classes:
         return (
             f"{symbol} has the asset class {given.asset_class!r}; relay_provider names {' '.join(info.asset_classes)}"
@@ -356,6 +360,15 @@ def fault_of_native(answer: object) -> str | None:
         return f"returned a status of {answer.status!r:.40}, not 200 to 499"
     if type(answer.body) is not bytes or type(answer.weight) is not int:
         return f"returned {kind_of(answer.body)} and {kind_of(answer.weight)} as body and weight, not bytes and int"
+    return None
+
+
+def fault_of_live(live: object) -> str | None:
+    """Judge what a provider gives as the stream that has the answer to a request."""
+    if not isinstance(live, NativeLive):
+        return f"returned {kind_of(live)}, not NativeLive"
+    if not isinstance(live.key, StreamKey) or not callable(live.body) or type(live.weight) is not int:
+        return "returned a NativeLive of which key, body or weight is not a StreamKey, a function and an int"
     return None
 
 

@@ -274,8 +274,8 @@ def _answer(message: Subscription | Subscriptions | Pong | ErrorMessage, request
     return encode(message)
 
 
-def error(fault: RequestError, request_id: str | int | None) -> bytes:
-    """Encode an error as a frame."""
+def error_message(fault: RequestError) -> ErrorMessage:
+    """Return an error as clients read it."""
     message: ErrorMessage = {"type": "error", "code": fault.code, "message": fault.message}
     if fault.symbol is not None:
         message["symbol"] = fault.symbol
@@ -283,7 +283,12 @@ def error(fault: RequestError, request_id: str | int | None) -> bytes:
         message["interval"] = fault.interval
     if fault.retry_after is not None:
         message["retry_after"] = math.ceil(fault.retry_after * 10) / 10
-    return _answer(message, request_id)
+    return message
+
+
+def error(fault: RequestError, request_id: str | int | None) -> bytes:
+    """Encode an error as a frame."""
+    return _answer(error_message(fault), request_id)
 
 
 def join(frames: Iterable[bytes]) -> bytes:

@@ -124,11 +124,8 @@ class Reload:
             is_idle = name not in self._app[PROVIDERS]
             if old.get(USES) != new.get(USES) or (is_idle and old.keys() | new.keys() != {ENABLED} and old != new):
                 yield f"[{INSTANCES}.{name}]"
-            elif self._is_on(self._config, name) != self._is_on(config, name):
+            elif is_enabled(self._config, name) != is_enabled(config, name):
                 yield f"{ENABLED} in [{INSTANCES}.{name}]"
-
-    def _is_on(self, config: Config, name: str) -> bool:
-        return is_enabled(config, name, waits=self._app[HOST].waits(name))
 
     def _warn_of_the_rest(self, config: Config, rest: Sequence[str]) -> None:
         # The tables hold keys: of them only the names are compared and said.

@@ -18,6 +18,7 @@ from relay.core.intervals import length_s
 from relay.core.model import EXTRA_FIELDS, NO_EXTRAS, Candle
 
 WINDOW = 512
+_NEAR = 2048
 CSV_HEAD = b"time,open,high,low,close,volume\n"
 EXTENDED_CSV_HEAD = b"time,open,high,low,close,volume,quote_volume,trades,taker_volume,taker_quote_volume\n"
 
@@ -84,11 +85,19 @@ def _joined_values(rows: Sequence[object]) -> bytes:
 
 
 class Chunk(NamedTuple):
-    """Candles as JSON values of one form joined by commas, and their open times, ascending."""
+    """Candles as JSON values of one form joined by commas, and their open times, ascending.
+
+    `is_full` says that none of them lacks what the form is to have; False, that the text has to be looked at.
+    """
 
     times: Sequence[int]
     text: bytes
     form: CandleForm = PLAIN
+    is_full: bool = False
+
+    def bare_times(self) -> list[int]:
+        """Return the open times of the candles that lack what the form is to have."""
+        return [] if self.is_full else self.form.bare_times(self)
 
     def part(self, first: int, last: int) -> "Chunk":
         """Return the candles from index `first` up to, not including, `last`."""
@@ -99,7 +108,7 @@ class Chunk(NamedTuple):
             return self
         begin = self._place(first) if first else 0
         end = self._place(last) - 1 if last < count else len(self.text)
-        return Chunk(self.times[first:last], self.text[begin:end], self.form)
+        return Chunk(self.times[first:last], self.text[begin:end], self.form, self.is_full)
 
     def within(self, start: int, end: int, limit: int, *, newest: bool) -> "Chunk":
         """Return the candles with `start` ≤ open time < `end`; the first `limit`, or with `newest` the last."""
@@ -108,15 +117,21 @@ class Chunk(NamedTuple):
 
     def _place(self, index: int) -> int:
         # With what is behind the number: 17 must not be found in 1700.
-        return self.text.index(b"%b%d%b" % (self.form.first, self.times[index], self.form.behind))
+        mark = b"%b%d%b" % (self.form.first, self.times[index], self.form.behind)
+        # Candles of a stream are of much the same length: to search from the start would take longer than all else.
+        near = len(self.text) * index // len(self.times)
+        found = self.text.find(mark, max(0, near - _NEAR), near + _NEAR)
+        return found if found >= 0 else self.text.index(mark)
 
 
-EMPTY = Chunk(array("q"), b"")
+EMPTY = Chunk(array("q"), b"", is_full=True)
 
 
 def encode(candles: Sequence[Candle], form: CandleForm = PLAIN) -> Chunk:
     """Encode candles, which are in order."""
-    return Chunk(array("q", [candle.time for candle in candles]), form.text(candles), form)
+    chunk = Chunk(array("q", [candle.time for candle in candles]), form.text(candles), form)
+    # Looked at once, not for each answer that is cut out of it.
+    return chunk if form.bare_times(chunk) else chunk._replace(is_full=True)
 
 
 def _extended(candle: Candle) -> dict[str, float | None]:
@@ -144,7 +159,7 @@ def joined(chunks: Iterable[Chunk]) -> Chunk:
     times = array("q")
     for chunk in found:
         times.extend(chunk.times)
-    return Chunk(times, b",".join([chunk.text for chunk in found]), found[0].form)
+    return Chunk(times, b",".join([chunk.text for chunk in found]), found[0].form, all(one.is_full for one in found))
 
 
 class Packed(NamedTuple):
@@ -173,7 +188,7 @@ def unpack(packed: Packed) -> Chunk:
         raise ValueError("a stored chunk is damaged: it is cut off") from None
     if crc32(text) != check:
         raise ValueError("a stored chunk is damaged: its check sum differs")
-    return Chunk(times, text)
+    return Chunk(times, text, is_full=True)
 
 
 def _in_order_of_files(numbers: "array[int]") -> "array[int]":
@@ -195,6 +210,12 @@ def decode(chunk: Chunk) -> list[Candle]:
 def as_lines(chunk: Chunk) -> bytes:
     """Return newline-delimited JSON."""
     return chunk.text.replace(b"},{", b"}\n{") + b"\n" if chunk.times else b""
+
+
+def as_named_lines(chunk: Chunk, names: bytes) -> bytes:
+    """Return newline-delimited JSON in which each line begins with some fields, a comma after the last one."""
+    # Not by `%`: a name may have the sign.
+    return b"{" + names + chunk.text[1:].replace(b"},{", b"}\n{" + names) + b"\n" if chunk.times else b""
 
 
 def as_csv(chunk: Chunk, *, extended: bool = False) -> bytes:

@@ -34,6 +34,10 @@ class Attempts:
         self._at.append(at)
         return at - now
 
+    def has_spare(self, now: float) -> bool:
+        """Say whether more than half of the places are free, for what comes after candles."""
+        return len(self._at) < CONNECTS // 2 or self._at[-(CONNECTS // 2)] + CONNECTS_WINDOW_S <= now
+
     def count_again(self, cause: str, sentence: str) -> None:
         """Count that a feed ended or is replaced, so that another one follows."""
         self.again[cause] += 1

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relay.core.backoff import RetryBackoff
 from relay.core.clock import Clock
@@ -22,6 +22,8 @@ from relay.telemetry.events import event
 
 log = logging.getLogger(__name__)
 
+HURRY_S = 1.0
+"""Feeds of a provider that is back are opened within this."""
 REFUSED_AGAIN_S = 300.0
 UNANSWERED_S = (30.0, 300.0)
 """A stream that its provider neither takes, refuses nor delivers is asked for again after so long: it doubles."""
@@ -84,8 +86,10 @@ class FeedSlot:
         self._supervised: dict[StreamKey, SupervisedStream] = {}
         self._feeds: list[Feed] = []
         self._loss: Loss | None = None
+        self._is_lost = False
         self._replacement: ReplacementReason | None = None
         self._is_wished = asyncio.Event()
+        self._is_hurried = asyncio.Event()
         # Of streams that wait for an answer: when they are asked for again, and the pause that led to it.
         self._unanswered: dict[StreamKey, tuple[float, float]] = {}
         self.task = asyncio.create_task(self._run(), name=f"slot of {provider.name}")
@@ -127,6 +131,18 @@ class FeedSlot:
         """Replace the feed by one with the settings of now, or open that at once if the next one is waited for."""
         self._ask_replacement(SETTINGS)
 
+    def hurry(self) -> None:
+        """Open the next feed within a second: the provider is back, and did not say for how long to wait."""
+        if self._loss is not None and not self._loss.is_barred and not self._feeds:
+            # Not all at the same moment.
+            asyncio.get_running_loop().call_later(self._rng.uniform(0.0, HURRY_S), self._is_hurried.set)
+
+    def takes_comeback(self) -> bool:
+        """Say once that a feed delivers here after the one before it was lost."""
+        is_back = self._is_lost and any(feed.has_delivered for feed in self._feeds)
+        self._is_lost = self._is_lost and not is_back
+        return is_back
+
     def check_silence(self, now: float) -> None:
         """Do something about streams that went silent: subscribe them anew, then replace the feed.
 
@@ -148,10 +164,11 @@ class FeedSlot:
             waiting = [
                 key
                 for key, supervised in self._supervised.items()
+                # Nearly all are live; what asks for the hours comes last.
                 if not (
-                    supervised.is_planned(now)
+                    any(other.is_live(key) or other.retries(key) for other in self._feeds)
+                    or supervised.is_planned(now)
                     or supervised.is_closed_for(0.0)
-                    or any(other.is_live(key) or other.retries(key) for other in self._feeds)
                 )
             ]
         least_s, most_s = UNANSWERED_S
@@ -179,7 +196,12 @@ class FeedSlot:
                 wait_s = self._after_end(feed)
                 if wait_s is None:
                     return
-                await self._wait(wait_s)
+                self._is_hurried.clear()
+                hurried = asyncio.create_task(self._is_hurried.wait())
+                try:
+                    await self._wait(wait_s, hurried)
+                finally:
+                    hurried.cancel()
                 feed = await self._open()
         finally:
             await asyncio.gather(*(feed.stop() for feed in self._feeds))
@@ -228,7 +250,7 @@ class FeedSlot:
         """Say whether a feed runs with the provider's present settings: what it says of others concerns it alone."""
         return feed.settings is self._provider.settings
 
-    async def _wait(self, seconds: float, *ends: asyncio.Task[None]) -> None:
+    async def _wait(self, seconds: float, *ends: asyncio.Task[Any]) -> None:
         """Wait before the next feed opens, but not any longer once there are other settings, or one of `ends`."""
         wished = asyncio.create_task(self._is_wished.wait())
         try:
@@ -337,6 +359,7 @@ class FeedSlot:
         if not self._is_current(feed):
             wait_s = 0.0
         self._remove_feed(feed, wait_s)
+        self._is_lost = True
         self._attempts.count_again(feed.cause, feed.reason)
         log.warning(
             "feed %s %d ended: %s; next attempt in %.1f s",

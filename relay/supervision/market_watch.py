@@ -78,7 +78,7 @@ class MarketWatch:
                 self._closed_at = self._clock.monotonic() if self._was_open else -math.inf
                 self.asked = 0
             self.closed = f"the market is closed; it opens at {_utc(opens)}"
-            if opens >= FOREVER and (expired_at := series.market.expires_at()) is not None:
+            if opens >= FOREVER and (expired_at := series.market.expires_at) is not None:
                 self.closed = f"{series.key.symbol} expired at {_utc(expired_at)}; it is not traded any more"
         elif self.closed:
             self.closed = ""

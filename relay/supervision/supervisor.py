@@ -22,6 +22,7 @@ from relay.supervision.backfill import Backfill
 from relay.supervision.derived_feed import DerivedFeed, DerivedStream
 from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot, OnLose
+from relay.supervision.native_feed import NativeFeed
 from relay.supervision.past_changes import PastChanges
 from relay.supervision.recheck import Recheck
 from relay.supervision.refused_streams import RefusedStreams
@@ -79,6 +80,7 @@ class Supervisor:
         self.past_changes = PastChanges(provider, hub, history, clock)
         self._announced = AnnouncedChanges(provider, self.past_changes, history, clock, past_memory or Memory())
         self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
+        self.native = NativeFeed(provider, self.attempts, self.counters, clock, self._rng)
         self._hub = hub
         self._history = history
         self._machine_clock = clock
@@ -97,6 +99,7 @@ class Supervisor:
         self._numbers = count(1)
         self._is_closing = False
         self._delayed_at: float | None = None
+        provider.outage.on_end.append(self._hurry)
 
     async def start(self) -> None:
         """Take up what the last run left to be compared; call it before anything is wanted."""
@@ -107,12 +110,12 @@ class Supervisor:
     @property
     def open_feeds(self) -> int:
         """How many upstream connections or polling loops run now."""
-        return sum(slot.open_feeds for slot in self._slots)
+        return sum(slot.open_feeds for slot in self._slots) + self.native.is_open
 
     @property
     def is_idle(self) -> bool:
         """Whether no feed runs, nor one that is ending."""
-        return not self._slots and not self._ending
+        return not self._slots and not self._ending and self.native.is_idle
 
     def planned(self, key: StreamKey) -> Planned | None:
         """Return when a polled stream is asked for next, if its feed said so."""
@@ -320,6 +323,13 @@ class Supervisor:
         self._derive_anew()
         for slot in self._slots:
             slot.renew()
+        self.native.renew()
+
+    def _hurry(self) -> None:
+        """End the pauses before feeds are opened: the provider answers again."""
+        for slot in self._slots:
+            slot.hurry()
+        self.native.hurry()
 
     async def _tick_forever(self) -> None:
         while True:
@@ -331,8 +341,12 @@ class Supervisor:
         self._refused.check_provider(now)
         self._retry_due()
         self._check_list(now)
+        is_back = False
         for slot in self._slots:
             slot.check_silence(now)
+            is_back |= slot.takes_comeback()
+        if is_back:
+            self._hurry()
         for supervised in self._supervised.values():
             self.backfill.check_close(supervised, now)
         self.backfill.repair(self._supervised, now)
@@ -359,6 +373,8 @@ class Supervisor:
     async def close(self) -> None:
         """End all feeds and everything that was started for them."""
         self._is_closing = True
+        if self._hurry in self.provider.outage.on_end:
+            self.provider.outage.on_end.remove(self._hurry)
         for handle in self._lingering.values():
             handle.cancel()
         tasks = [*(slot.task for slot in self._slots), *self._ending]
@@ -368,5 +384,11 @@ class Supervisor:
             tasks.append(self._ticker)
         for task in tasks:
             task.cancel()
-        parts = (self.backfill.close(), self.recheck.close(), self._announced.close(), self.past_changes.close())
+        parts = (
+            self.backfill.close(),
+            self.recheck.close(),
+            self._announced.close(),
+            self.past_changes.close(),
+            self.native.close(),
+        )
         await asyncio.gather(*parts, *tasks, return_exceptions=True)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.core.model import PriceUpdate, StreamKey
+from relay.core.model import NativeUpdate, PriceUpdate, StreamKey
 from relay.core.past_change import PastChange
 
 
@@ -27,7 +27,7 @@ class Closing(NamedTuple):
     reason: str
 
 
-Decoded = PriceUpdate | Accepted | Rejected | Closing | PastChange
+Decoded = PriceUpdate | NativeUpdate | Accepted | Rejected | Closing | PastChange
 
 
 class FeedCodec(ABC):

@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import aiohttp
 
 from relay.core.errors import AuthenticationFailed, BadAnswer, Flooded, ProviderError, ProviderUnavailable, RateLimited
-from relay.core.model import PriceUpdate, StreamKey
+from relay.core.model import NativeUpdate, PriceUpdate, StreamKey
 from relay.core.past_change import PastChange
 from relay.network.connector import TooLarge
 from relay.network.http_sessions import CountedSocket, Redirected
@@ -46,7 +46,10 @@ class SocketLimits(NamedTuple):
 SOCKET_LIMITS = SocketLimits()
 
 
-async def websocket_feed(
+_Value = TypeVar("_Value", PriceUpdate, NativeUpdate)
+
+
+def websocket_feed(
     session: aiohttp.ClientSession, codec: FeedCodec, watchlist: Watchlist, *, limits: SocketLimits = SOCKET_LIMITS
 ) -> AsyncGenerator[PriceUpdate, None]:
     """Yield the updates of one upstream connection that carries all streams of the watchlist.
@@ -61,6 +64,22 @@ async def websocket_feed(
     a `Retry-After`, `BadAnswer` when the peer breaks the WebSocket protocol, `Flooded` when more than a thousand frames
     a second, and 20,000 at once, come without a value that `decode` returns.
     """
+    return _values(session, codec, watchlist, limits, PriceUpdate)
+
+
+def native_websocket_feed(
+    session: aiohttp.ClientSession, codec: FeedCodec, watchlist: Watchlist, *, limits: SocketLimits = SOCKET_LIMITS
+) -> AsyncGenerator[NativeUpdate, None]:
+    """Yield what a venue's own streams say, for `relay_native_stream`; all else is as with `websocket_feed`.
+
+    Raises `ProviderUnavailable`, `AuthenticationFailed`, `RateLimited`, `BadAnswer` and `Flooded`, as that does.
+    """
+    return _values(session, codec, watchlist, limits, NativeUpdate)
+
+
+async def _values(
+    session: aiohttp.ClientSession, codec: FeedCodec, watchlist: Watchlist, limits: SocketLimits, wanted: type[_Value]
+) -> AsyncGenerator[_Value, None]:
     url = codec.url
     ws, way = await _connect(session, url, codec, limits), way_to(session, url)
     link = _Link(ws, codec, watchlist, limits, way)
@@ -88,8 +107,10 @@ async def websocket_feed(
                 if decoded and socket is not None:
                     socket.note_news(message.data)
                 for value in decoded:
-                    if isinstance(value, PriceUpdate):
+                    if isinstance(value, wanted):
                         yield value
+                    elif isinstance(value, PriceUpdate | NativeUpdate):
+                        watchlist.skip(f"a {type(value).__name__} is no {wanted.__name__}")
                     else:
                         link.report(value)
             elif kind is aiohttp.WSMsgType.PING:

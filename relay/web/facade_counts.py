@@ -7,7 +7,7 @@ class FacadeCounts:
     """`answered` has the requests by kind. `calls` and `weight` are what was asked upstream for them.
 
     `weight_asked` is what the same requests would have cost the service itself, so the difference was saved.
-    `live_series` are followed live now because they are polled.
+    `live_series` counts series, and order books, that are followed live now because they are polled.
     """
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+from collections.abc import Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -10,6 +11,7 @@ from aiohttp import web
 from relay.core.errors import Code
 from relay.core.hosts import parse_host
 from relay.protocol.fields import shown
+from relay.web.access.access import ACCESS
 from relay.web.joined_client import joined_client
 from relay.web.problems import problem
 
@@ -34,7 +36,6 @@ _POLICY = (
     "img-src 'self' data:",
     "base-uri 'none'",
     "form-action 'none'",
-    "frame-ancestors 'none'",
     "require-trusted-types-for 'script'",
 )
 
@@ -74,14 +75,16 @@ class Pages:
         return self._assets.get(name)
 
     async def top(self, request: web.Request) -> web.Response:
-        """Serve what has an address of its own, such as the chart page at `/`."""
-        return self._send(request, _ON_TOP[request.path[1:]])
+        """Serve what has an address of its own, such as the chart page at `/`, which others may show in a frame."""
+        is_embedded = request.path == "/" and request.query.get("embed") == "1"
+        frames = request.app[ACCESS].config.frame_ancestors if is_embedded else ()
+        return self._send(request, _ON_TOP[request.path[1:]], frames)
 
     async def static(self, request: web.Request) -> web.Response:
         """Serve what the pages load."""
         return self._send(request, request.match_info["name"])
 
-    def _send(self, request: web.Request, name: str) -> web.Response:
+    def _send(self, request: web.Request, name: str, frames: Sequence[str] = ()) -> web.Response:
         asset = self.get(name)
         if asset is None:
             return problem(404, Code.NOT_FOUND, f"there is no {shown(request.path)}")
@@ -92,12 +95,14 @@ class Pages:
             # Asked for again each time, answered with 304: an upgraded relay never runs with half of an old page.
             "Cache-Control": "no-cache",
             "Vary": "Accept-Encoding",
-            "Content-Security-Policy": policy(request.host),
+            "Content-Security-Policy": policy(request.host, frames),
             "X-Content-Type-Options": "nosniff",
-            "X-Frame-Options": "DENY",
             "Referrer-Policy": "same-origin",
             "Cross-Origin-Opener-Policy": "same-origin",
         }
+        if not frames:
+            # It knows no list of origins.
+            headers["X-Frame-Options"] = "DENY"
         if name == CLIENT_FILE:
             headers["X-TypeScript-Types"] = "./client.d.ts"
         if any(tag.value == etag.strip('"') or tag.value == "*" for tag in request.if_none_match or ()):
@@ -108,11 +113,15 @@ class Pages:
         return web.Response(body=asset.packed if is_packed else asset.plain, headers=headers)
 
 
-def policy(host: str) -> str:
-    """Return the content policy of a page loaded from `host`: own files and own sockets, nothing inline."""
+def policy(host: str, frames: Sequence[str] = ()) -> str:
+    """Return the content policy of a page loaded from `host`: own files and own sockets, nothing inline.
+
+    Pages of the origins `frames` may show it in a frame.
+    """
     # Safari before 15.4 does not count a WebSocket as 'self'. A policy cannot name an IPv6 address.
     sockets = f" ws://{host} wss://{host}" if "[" not in host and parse_host(host) is not None else ""
-    return "; ".join([*_POLICY, f"connect-src 'self'{sockets}"])
+    ancestors = " ".join(frames) or "'none'"
+    return "; ".join([*_POLICY, f"frame-ancestors {ancestors}", f"connect-src 'self'{sockets}"])
 
 
 def routes() -> list[web.RouteDef]:

@@ -50,6 +50,9 @@ def table_of(direct: BotRun, relay: BotRun) -> str:
             relay.weight.total(),
         )
     )
+    later, less = direct.weight.total() - direct.begun, relay.weight.total() - relay.begun
+    times = f"{later / less:.0f} ×" if less else "–"
+    lines.append(f"| of that, once all bots had begun | – | {later:,} | – | {less:,} | {times} |")
     lines.append(f"| WebSocket connections | {direct.connects} | – | {relay.connects} | – | – |")
     lines.append(f"| messages on them | {direct.messages} | – | {relay.messages} | – | – |")
     return "\n".join(lines)

@@ -37,6 +37,7 @@ class MeasuredRelay:
         environment |= {
             "RELAY_BINANCE_WS_URL": binance.ws_url,
             "RELAY_BINANCE_REST_URL": binance.rest_url,
+            "RELAY_BINANCE_USDM_ENABLED": "false",
             "RELAY_TWELVE_DATA_ENABLED": "false",
             "RELAY_LOG_LEVEL": "warning",
         }

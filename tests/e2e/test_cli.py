@@ -80,6 +80,13 @@ def test_the_list_of_commands_says_what_each_says_of_itself() -> None:
         assert (command.name, command.get_short_help_str(200)) == (name, text)
 
 
+def test_a_command_without_its_package_says_how_to_get_it(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    result = runner.invoke(main, ["mcp"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "pip install 'market-relay[mcp]'" in result.stderr
+
+
 @pytest.mark.parametrize("argument", ["--version", "--help"])
 def test_what_asks_for_no_command_imports_none(argument: str) -> None:
     script = f"import sys; from relay.cli import main; main([{argument!r}], standalone_mode=False); print(*sys.modules)"
@@ -181,7 +188,7 @@ def test_plugins_lists_those_built_in(runner: CliRunner) -> None:
     assert [row[:2] for row in rows] == [
         ["binance", "ready"],
         ["twelve_data", "needs a key"],
-        ["binance_usdm", "off"],
+        ["binance_usdm", "ready"],
     ]
     assert rows[0][3] == VERSION
 
@@ -277,5 +284,5 @@ def test_plugins_with_a_name_that_nobody_has_says_who_there_is(runner: CliRunner
     result = runner.invoke(main, ["plugins", "krakn"])
     assert (result.exit_code, result.output) == (
         2,
-        "relay: there is no provider 'krakn'; loaded are binance, twelve_data; switched off are binance_usdm\n",
+        "relay: there is no provider 'krakn'; loaded are binance, twelve_data, binance_usdm\n",
     )

@@ -71,7 +71,7 @@ def test_schema_of_compose_accepts_it(path: Path) -> None:
 
 
 def test_what_is_mounted_or_built_is_there() -> None:
-    assert len(mounted()) == 7
+    assert len(mounted()) == 8
     assert [path for path in mounted().values() if not path.is_file()] == []
     assert [*relays()] == ["relay-a", "relay-b", "relay-c", "relay"]
     for relay in relays().values():
@@ -187,12 +187,14 @@ async def test_balancer_of_the_cluster_passes_over_a_relay_that_is_gone(
 
 
 def test_grafana_finds_prometheus_and_the_dashboard() -> None:
-    (source,) = read("grafana/datasources.yaml")["datasources"]
+    source, candles = read("grafana/datasources.yaml")["datasources"]
     assert (source["type"], source["url"], source["isDefault"]) == ("prometheus", "http://prometheus:9090", True)
     (provider,) = read("grafana/dashboards.yaml")["providers"]
     home = services()["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert str(Path(home).parent) == provider["options"]["path"]
     assert json.loads(mounted()[home].read_text(encoding="utf-8"))["uid"] == "market-relay"
+    assert services()["grafana"]["environment"]["GF_PLUGINS_PREINSTALL"] == candles["type"]
+    assert candles["url"] == "http://relay:8000"
 
 
 def test_freqtrade_is_led_to_the_relay_as_the_guide_says() -> None:

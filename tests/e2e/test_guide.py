@@ -54,6 +54,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
         "RELAY_DATABASE": ":memory:",
         "RELAY_BINANCE_WS_URL": f"ws://{nowhere}",
         "RELAY_BINANCE_REST_URL": f"http://{nowhere}",
+        "RELAY_BINANCE_USDM_REST_URL": f"http://{nowhere}",
         "RELAY_TWELVE_DATA_REST_URL": f"http://{nowhere}",
     }
 

@@ -163,10 +163,6 @@ async def test_what_sighup_changes_of_an_instance_and_what_needs_a_restart(
             (("[providers.forex_two]", "[providers.forex_three]"), "[providers.forex_three], [providers.forex_two]"),
             (("[providers.binance]\nenabled = false", ""), "restart: enabled in [providers.binance]"),
             (("[providers.spot_two]", "[providers.spot_two]\nenabled = false"), "enabled in [providers.spot_two]"),
-            (
-                ("[providers.spot_two]", "[providers.binance_usdm]\nenabled = true\n[providers.spot_two]"),
-                "restart: enabled in [providers.binance_usdm]",
-            ),
         ):
             file.write_text(text.replace(*change, 1))
             assert words in await relay.hang_up("need a restart")

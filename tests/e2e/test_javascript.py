@@ -15,7 +15,15 @@ FILES = sorted(
     for file in (ROOT / part).rglob(f"*.{ending}")
     if "node_modules" not in file.parts
 )
-FORMATTED = [*FILES, *(ROOT / "relay/web/static").glob("*.d.ts"), ROOT / "tests/data/client_scenarios.json"]
+FORMATTED = [
+    *FILES,
+    *(ROOT / "relay/web/static").glob("*.d.ts"),
+    *(ROOT / "relay/web/examples").glob("*/*.json"),
+    *(ROOT / "relay/web/examples").glob("*/*.html"),
+    *(ROOT / "tests/support/npm_program").glob("*.ts"),
+    ROOT / "relay/packaging/npm/package.json",
+    ROOT / "tests/data/client_scenarios.json",
+]
 
 
 def run(*command: str) -> tuple[int, str]:

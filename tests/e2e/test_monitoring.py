@@ -374,6 +374,18 @@ CASES = [
     ),
     Case("RelayAlone", {series("relay_cluster_alone"): "0x4 1x10"}, "8m", "6m", RELAY),
     Case(
+        "RelaySettingsDiffer",
+        {series("relay_cluster_differs", provider="binance"): "0x4 1x20"},
+        *("16m", "13m"),
+        {"provider": "binance", **RELAY},
+    ),
+    Case(
+        "RelayContradicted",
+        {series("relay_cluster_candles_contradicted_total"): "0x4 5x10"},
+        *("6m", "3m"),
+        RELAY,
+    ),
+    Case(
         "RelayTwoOwners",
         {series("relay_cluster_shard_contested", shard="binance.1.0"): "0x4 1x10"},
         *("8m", "6m"),

@@ -1,6 +1,7 @@
 """The bus over a real NATS server, which may refuse a relay for a while."""
 
 import asyncio
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from relay.cluster.bus import BusError
 from relay.cluster.nats_bus import NatsAccess, NatsBus
+from relay.cluster.wire.history_messages import candles_answer, read_candles
+from relay.core.model import ExtendedCandle
 from tests.support.conditions import eventually
-from tests.support.nats_server import NatsServer, nats_program
+from tests.support.nats_server import NatsServer, nats_program, nats_running
 
 GOOD, OTHER = "hush-hush", "changed"
 
@@ -67,6 +71,50 @@ async def test_a_password_that_was_changed_and_is_right_again_brings_the_bus_bac
                 return bool(heard)
 
             await eventually(is_heard)
+
+
+def worth_of(count: int) -> list[ExtendedCandle]:
+    """Candles with all that Binance gives, which hardly fold."""
+    dice = random.Random(7)
+    return [
+        ExtendedCandle(
+            60 * at,
+            *(1.0, 2.0, 0.5, 1.5),
+            round(dice.random() * 1e5, 5),
+            quote_volume=round(dice.random() * 1e10, 8),
+            trades=dice.randrange(1_000_000),
+            taker_volume=round(dice.random() * 1e5, 5),
+            taker_quote_volume=round(dice.random() * 1e10, 8),
+            written="".join(map(str, (dice.randrange(10**9) for _ in range(20)))),
+        )
+        for at in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("rows", "most"), [(20_000, 2**20), (6_000, 65_536)])
+async def test_an_answer_that_is_larger_than_a_message_arrives_whole(
+    request: pytest.FixtureRequest, tmp_path: Path, rows: int, most: int
+) -> None:
+    file = tmp_path / "nats.conf"
+    file.write_text(f"max_payload: {most}\n")
+    candles = worth_of(rows)
+    body = candles_answer(candles, None)
+    assert len(body) > most
+    async with nats_running(nats_program(request.config), tmp_path, "-c", str(file)) as server:
+        url = f"nats://127.0.0.1:{server.port}"
+        async with bus_running(url) as owner, bus_running(url) as asking:
+
+            async def answer(_: bytes) -> bytes:
+                return body
+
+            owner.answer("mr.test.call.owner", answer)
+            await eventually(lambda: owner.is_connected and asking.is_connected)
+            assert asking.most_bytes == most
+            found, _ = read_candles(await asking.request("mr.test.call.owner", b"?", 30.0))
+            assert found == candles
+            # Nobody answers: that is said at once, and not only when the time is over.
+            with pytest.raises(BusError, match="NoResponders"):
+                await asking.request("mr.test.call.nobody", b"?", 600.0)
 
 
 async def test_a_credentials_file_that_cannot_be_read_is_tried_again(

@@ -30,6 +30,7 @@ def test_guides_template_and_pages_are_installed_with_the_code(package: str) -> 
     if package == "relay":
         guides.update(TEMPLATE / name for name in FILES)
         guides.update(path for path in (ROOT / "relay" / "web" / "static").rglob("*") if path.is_file())
+        guides.update((ROOT / "relay" / "web" / "examples").glob("*/*.*"))
     assert guides <= {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
 
 

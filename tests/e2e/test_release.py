@@ -85,8 +85,8 @@ def test_sums_are_those_of_the_files(released: Path) -> None:
         for path in released.iterdir()
         if path.name != "SHA256SUMS"
     }
-    kinds = {re.sub(r"^market_relay-[\d.]+(-cp\S+?_\w+)?\.(?=tar|whl)", "", name) for name in names}
-    assert kinds == {"tar.gz", "whl", "RELEASE_NOTES.md"}
+    kinds = {re.sub(r"^market[_-]relay(-client)?-[\d.]+(-cp\S+?_\w+)?\.(?=tar|whl|tgz)", "", name) for name in names}
+    assert kinds == {"tar.gz", "whl", "tgz", "RELEASE_NOTES.md"}
 
 
 def test_they_are_the_same_when_they_are_made_again(released: Path, tmp_path: Path) -> None:

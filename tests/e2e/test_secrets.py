@@ -203,7 +203,7 @@ async def raw(url: str, text: bytes) -> str:
 async def ask_everything(session: aiohttp.ClientSession, url: str, said: list[str]) -> None:
     """Ask what fails, with tokens right and wrong, in the header and in the address."""
     right = {"Authorization": f"Bearer {TOKEN}"}
-    for symbol in ["twelve_data:EUR/USD"] * 20 + ["binance:BTCUSDT", "LEAK", "LEAK", "NOPE"]:
+    for symbol in ["twelve_data:EUR/USD"] * 20 + ["binance:BTCUSDT", "leaky:LEAK", "leaky:LEAK", "NOPE"]:
         async with session.get(f"{url}{API}/history?symbol={symbol}&interval=1m&limit=5", headers=right) as answer:
             said.append(f"{answer.status} {dict(answer.headers)} {await answer.text()}")
     for path in (
@@ -228,7 +228,8 @@ async def ask_everything(session: aiohttp.ClientSession, url: str, said: list[st
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await session.ws_connect(f"{url}{API}/ws?token={WRONG}")
     socket = await session.ws_connect(f"{url}{API}/ws?token={TOKEN}")
-    names = ["twelve_data:EUR/USD@1m", "binance:BTCUSDT@1m", "LEAK@5m", "LEAK@1h", "LEAK@1d", "LEAK@1m", "NOPE@1m"]
+    leaks = [f"leaky:LEAK@{interval}" for interval in ("5m", "1h", "1d", "1m")]
+    names = ["twelve_data:EUR/USD@1m", "binance:BTCUSDT@1m", *leaks, "NOPE@1m"]
     await socket.send_json({"action": "subscribe", "streams": names, "bars": 5})
     await socket.send_str("{")
     refused: set[str] = set()
@@ -237,7 +238,7 @@ async def ask_everything(session: aiohttp.ClientSession, url: str, said: list[st
             message: dict[str, Any] = await socket.receive_json()
             said.append(json.dumps(message))
             if "error" in (message["type"], message.get("status")):
-                refused.add(message.get("symbol", "").removeprefix("twelve_data:"))
+                refused.add(message.get("symbol", "").rpartition(":")[2])
     for path in (f"{API}/status", "/metrics", "/openapi.json", "/asyncapi.json", "/docs", "/readyz", "/"):
         async with session.get(url + path, headers=right) as answer:
             assert answer.status in (200, 503), path

@@ -34,6 +34,8 @@ facades = []
 enabled = false
 [providers.twelve_data]
 enabled = false
+[providers.binance_usdm]
+enabled = false
 [providers.upstream]
 uses = "relay"
 urls = ["{url}"]

@@ -30,6 +30,7 @@ from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.free_ports import free_port
 from tests.support.javascript_client import SUPPORT, find_node, node_of
 from tests.support.own_time import OwnTimeLoop
+from tests.support.relay_process import WITHOUT_FUTURES
 from tests.support.running_relay import Running, end_process, start_relay
 from tests.support.served_files import client_file
 from tests.support.soak import (
@@ -520,6 +521,7 @@ def agree(clients: Sequence[Client], relay: Running) -> bool:
 async def start_process(sandbox: UntidySandbox, port: int, database: Path) -> asyncio.subprocess.Process:
     environ = {name: text for name, text in os.environ.items() if not name.startswith("RELAY_")}
     environ |= {"RELAY_BINANCE_WS_URL": sandbox.binance.ws_url, "RELAY_BINANCE_REST_URL": sandbox.binance.rest_url}
+    environ |= WITHOUT_FUTURES
     arguments = ("-m", "relay", "serve", "--port", str(port), "--database", str(database), "--log-level", "error")
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, env=environ, cwd=database.parent, stdout=asyncio.subprocess.PIPE

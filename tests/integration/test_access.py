@@ -18,6 +18,7 @@ from relay.config.parsers import networks, origins
 from relay.core.hosts import parse_host
 from relay.web.access.access import AddressLimits
 from relay.web.access.client_address import client_address, is_own_by_nature, is_private_name, owner_of
+from relay.web.http.history import ROUTE
 from tests.conftest import StartRelay
 from tests.integration.test_http import assert_problem
 from tests.support.conditions import eventually
@@ -137,6 +138,26 @@ async def test_name_of_a_token_shows_in_status_and_debug_log_and_the_token_nowhe
     assert status.body["clients"]["tokens"] == {"alice": 1, "bob": 0}
     assert "with 'alice'" in caplog.text
     assert "opensesame" not in caplog.text + status.text
+
+
+async def test_token_in_the_path_of_history_is_one_and_is_kept_and_logged_nowhere(
+    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    relay = await relay_with(tokens={"alice": "opensesame"}, max_history_rows_per_minute_per_address=3)
+    path = "/api/v1/market-data/history"
+    query: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1m", "limit": 2, "end_time": 1_764_000_000}
+    for before in ("", "/t/wrong", "/t"):
+        assert (await relay.get(before + path, **query)).status in (401, 404)
+    for _ in range(2):
+        assert len((await relay.get(f"/t/opensesame{path}", **query)).body["candles"]) == 2
+    # A kept answer counts as well.
+    assert_problem(await relay.get(f"/t/opensesame{path}", **query), 429, "rate_limited", "one token")
+    metrics = await relay.get("/metrics", headers={"Authorization": "Bearer opensesame"})
+    assert "/t/{path_token}/api/v1/market-data/history" in metrics.text
+    assert "opensesame" not in metrics.text + caplog.text
+    plain = f"{path}?symbol=BTCUSDT&interval=1m&limit=2&end_time=1764000000"
+    assert relay.app[ROUTE].bodies.get(plain) is not None
 
 
 # -- origins ---------------------------------------------------------------------------------------
@@ -437,7 +458,7 @@ async def test_preflight_is_answered_without_a_token(relay_with: StartRelay) -> 
     answer = await relay.get("symbols", method="OPTIONS", headers=asks)
     assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
     assert "GET" in answer.headers["Access-Control-Allow-Methods"]
-    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, If-None-Match, Last-Event-ID"
+    assert answer.headers["Access-Control-Allow-Headers"] == "Authorization, Content-Type, If-None-Match, Last-Event-ID"
     strange = await relay.get("symbols", method="OPTIONS", headers={**asks, "Origin": "https://evil.example"})
     assert_problem(strange, 403, "forbidden")
 

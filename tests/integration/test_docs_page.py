@@ -2,7 +2,9 @@
 
 import re
 from collections import Counter
+from html import unescape
 from html.parser import HTMLParser
+from importlib import resources
 
 from relay.core.errors import CloseCode
 from relay.web.contract import docs_page as docs
@@ -52,6 +54,12 @@ async def test_docs_show_every_route_message_and_close_code(relay: Running) -> N
     assert all(f"<code>{int(code)}</code>" in text for code in CloseCode)
     assert f"<code>{relay.url.replace('http', 'ws', 1)}/api/v1/market-data/ws</code>" in text
     assert "0 to 5,000" in text
+
+
+async def test_docs_have_the_example_as_it_is_tested(relay: Running) -> None:
+    example = resources.files("relay.web") / "examples" / "lightweight-charts" / "main.js"
+    text = unescape((await relay.get("/docs")).text)
+    assert f"<pre><code>{example.read_text(encoding='utf-8')}</code></pre>" in text
 
 
 async def test_docs_load_nothing_from_elsewhere_and_have_nothing_inline(relay: Running) -> None:

@@ -17,7 +17,8 @@ async def test_status_and_metrics_tell_what_was_answered_and_what_it_cost(sandbo
         await relay.get("/api/v3/ticker/24hr", symbol="BTCUSDT")
     await relay.get("/api/v3/klines", symbol="NOPEUSDT", interval="1h")
     cost = sandbox.binance.rest.weight_used - before
-    (told,) = (await relay.get("status")).body["facades"]
+    told, of_charts = (await relay.get("status")).body["facades"]
+    assert (of_charts["name"], of_charts["requests"], of_charts["upstream_calls"]) == ("udf", {}, 0)
     assert told == {
         "name": "binance",
         "requests": {"exchangeInfo": 1, "klines": 6, "ticker/24hr": 3},
@@ -34,6 +35,17 @@ async def test_status_and_metrics_tell_what_was_answered_and_what_it_cost(sandbo
     assert seen("relay_facade_weight_asked_total", facade="binance") == 38
     assert seen("relay_facade_live_series", facade="binance") == 0
     assert seen("relay_http_requests_total", route="/api/v3/klines", status="200") == 5
+
+
+async def test_charts_are_counted_with_the_calls_that_they_cause(relay: Running) -> None:
+    path = "/udf/history?symbol=BTCUSDT&resolution=60&to=1700000000&countback=5"
+    for _ in range(3):
+        await relay.get(path)
+    await relay.get("/udf/symbols?symbol=NOPE")
+    await relay.get("/widgets.json")
+    _, told = (await relay.get("status")).body["facades"]
+    assert told["requests"] == {"history": 3, "symbols": 1, "widgets": 1}
+    assert (told["upstream_calls"], told["weight_asked"], told["live_series"]) == (1, 0, 0)
 
 
 async def test_a_token_in_a_path_is_no_label(relay: Running) -> None:

@@ -103,16 +103,17 @@ def without_forming(rows: Any, now_ms: int) -> Any:
     return [*rows[:-1], [last[0], last[1], last[6], last[11]]]
 
 
-async def disagreement(relay: Running, oracle: BinanceOracle, sandbox: Sandbox, path: str) -> str | None:
-    """Ask both; return how they differ. Where the clock went on between the two, they are asked again."""
+async def compared(relay: Running, oracle: BinanceOracle, sandbox: Sandbox, path: str) -> tuple[int, str | None]:
+    """Ask both; return the relay's status and how they differ. Where the clock went on meanwhile, ask them again."""
     for last in (False, False, True):
         given = await relay.get(path)
         truth = oracle.ask(path)
         now = sandbox.binance.now_ms()
         if given.status == truth.status and without_forming(given.body, now) == without_forming(truth.body, now):
-            return None
+            return given.status, None
         if last:
-            return f"{path}\n   relay    {given.status} {str(given.body)[:600]}\n   exchange {str(truth)[:600]}"
+            both = f"relay    {given.status} {str(given.body)[:600]}\n   exchange {str(truth)[:600]}"
+            return given.status, f"{path}\n   {both}"
         # What the relay asked a moment ago it believes for a second.
         await asyncio.sleep(1.1)
     raise AssertionError
@@ -146,8 +147,8 @@ async def test_relay_and_exchange_answer_the_same(sandbox: Sandbox, relay_with: 
     async def work() -> None:
         while paths:
             path = paths.pop()
-            found = await disagreement(relay, oracle, sandbox, path)
-            answered[(await relay.get(path)).status] += 1
+            status, found = await compared(relay, oracle, sandbox, path)
+            answered[status] += 1
             if found is not None:
                 differing.append(found)
 

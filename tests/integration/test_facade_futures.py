@@ -12,7 +12,7 @@ import pytest
 
 from providers.sandbox.contracts import deliveries
 from tests.conftest import StartRelay
-from tests.integration.test_facade_differential import disagreement
+from tests.integration.test_facade_differential import compared
 from tests.integration.test_facade_streams import Connect, VenueClient, closes, connect
 from tests.support.binance_oracle import BinanceOracle
 from tests.support.running_relay import Answer, Running
@@ -113,9 +113,10 @@ async def test_relay_and_exchange_answer_the_same(sandbox: Sandbox, relay: Runni
     dice, oracle = random.Random(21), BinanceOracle(sandbox, futures=True)
     quarter = f"BTCUSDT_{next(deliveries(sandbox.today)):%y%m%d}"
     paths = [some_query(dice, quarter, sandbox.futures.now_ms()) for _ in range(400)]
-    differing = [found for path in paths if (found := await disagreement(relay, oracle, sandbox, path)) is not None]
+    both = [await compared(relay, oracle, sandbox, path) for path in paths]
+    differing = [found for _, found in both if found is not None]
     assert not differing, f"{len(differing)} of {len(paths)}:\n" + "\n".join(differing[:12])
-    answered = [(await relay.get(path)).status for path in paths[:100]]
+    answered = [status for status, _ in both[:100]]
     assert 20 < answered.count(200) < 80
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from relay.app import HISTORY, PROVIDERS
+from relay.app import HISTORY, PROVIDERS, SUPERVISORS
 from relay.core.errors import BadAnswer
+from relay.plugins.outage import PAUSES_S
+from relay.supervision.feed_slot import HURRY_S
 from relay.web.facades.binance.pass_through import FRESH_S, PASSED_CALLS
 from relay.web.facades.facade import FACADES
 from tests.conftest import StartRelay
@@ -115,6 +117,47 @@ async def test_a_failure_is_an_error_and_is_not_kept(sandbox: Sandbox, relay: Ru
     banned = await relay.get("/api/v3/depth?symbol=ETHUSDT")
     assert (banned.status, banned.body["code"]) == (429, -1003)
     assert 25 < int(banned.headers["Retry-After"]) <= 33
+
+
+async def test_an_exchange_that_is_away_is_asked_now_and_then_and_others_share_the_refusal(
+    sandbox: Sandbox, relay: Running
+) -> None:
+    await relay.get("/api/v3/exchangeInfo")
+    sandbox.binance.faults.answer_rest(503)
+    loop, statuses = asyncio.get_running_loop(), Counter[tuple[int, int, str]]()
+    began = loop.time()
+    while loop.time() - began < 30:
+        for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
+            refused = await relay.get(f"/api/v3/ticker/price?symbol={symbol}")
+            statuses[refused.status, refused.body["code"], refused.headers["Retry-After"]] += 1
+        await asyncio.sleep(0.5)
+    assert statuses == {(503, -1001, "5"): statuses.total()}
+    # Two that make an outage, and one after each pause of 1, 2, 4, 5, 5 … seconds.
+    assert 2 + 6 <= calls(sandbox, "ticker/price") <= 2 + 8
+    sandbox.binance.faults.clear()
+    await asyncio.sleep(PAUSES_S[-1])
+    assert (await relay.get("/api/v3/ticker/price?symbol=BTCUSDT")).status == 200
+    assert (await relay.get("/api/v3/ticker/price?symbol=ETHUSDT")).status == 200
+
+
+async def test_streams_are_back_soon_after_the_exchange_answers_again(sandbox: Sandbox, relay: Running) -> None:
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s")
+    await client.update()
+    slot = next(iter(relay.app[SUPERVISORS]["binance"]._slots))
+    sandbox.binance.faults.answer_rest(503)
+    sandbox.binance.faults.refuse(503)
+    sandbox.binance.faults.drop()
+    while slot._loss is None or slot._loss.opens_at - asyncio.get_running_loop().time() < 12:  # noqa: ASYNC110  by time
+        await asyncio.sleep(0.5)
+    for _ in range(2):
+        await relay.get("/api/v3/ticker/price?symbol=BTCUSDT")
+    sandbox.binance.faults.clear()
+    await asyncio.sleep(PAUSES_S[-1])
+    assert sandbox.binance.connections == 0
+    assert (await relay.get("/api/v3/ticker/price?symbol=BTCUSDT")).status == 200
+    await asyncio.sleep(HURRY_S + 0.2)
+    assert sandbox.binance.connections == 1
 
 
 async def test_one_client_cannot_use_up_the_budget_and_live_streams_come_first(

@@ -25,6 +25,8 @@ from relay import (
     Instrument,
     Memory,
     NativeAnswer,
+    NativeLive,
+    NativeUpdate,
     OpenHours,
     PastChange,
     ProviderError,
@@ -35,6 +37,7 @@ from relay import (
 from relay.app import PROVIDERS
 from relay.plugins import author_api, discovery, hookspecs
 from relay.plugins.loader import PluginHost
+from relay.plugins.provider import Provider
 from relay.testing import Report, WatchedFeed, check_provider, open_provider, sped_up
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import opened, path_of, provider_of, tally
@@ -118,9 +121,12 @@ def test_api_version() -> None:
         "relay_hours": ["symbol", "moment", "settings"],
         "relay_past_changes": ["since", "session", "settings"],
         "relay_native": ["path", "query", "session", "settings"],
+        "relay_native_live": ["path", "query", "settings"],
+        "relay_native_stream": ["watchlist", "session", "settings"],
         "relay_clock": ["settings"],
         "relay_close": ["session", "settings"],
         "relay_origins": ["settings"],
+        "relay_share": ["parts", "settings"],
     }
 
 
@@ -272,6 +278,61 @@ async def test_a_native_answer_without_sense_is_an_error(answer: Any) -> None:
             await provider.native("/ticker", {})
 
 
+BOOK = NativeLive(StreamKey("X", "book"), str.encode, 5)
+
+
+async def no_answers(watchlist: Any) -> AsyncIterator[Any]:
+    for update in list[Any]():
+        yield update
+
+
+@pytest.mark.parametrize(
+    ("answer", "live"),
+    [(BOOK, BOOK), (None, None), (BOOK.key, None), (BOOK._replace(weight=0.5), None), (RuntimeError("x"), None)],  # type: ignore[arg-type]
+)
+async def test_hook_relay_native_live(answer: Any, live: NativeLive | None) -> None:
+    given: list[Any] = []
+
+    def relay_native_live(path: Any, query: Any, settings: Any) -> Any:
+        given.append((path, query, settings))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async with opened(provider_of(relay_native_live=relay_native_live, relay_native_stream=no_answers)) as provider:
+        assert provider.native_live("/book", {"symbol": "X"}) == live
+        assert provider.live_body(BOOK, "{}") == b"{}"
+        assert provider.live_body(BOOK, None) is None
+    assert given == [("/book", {"symbol": "X"}, {})]
+    # One of the two is not enough.
+    async with opened(provider_of(relay_native_live=relay_native_live)) as provider:
+        assert provider.native_live("/book", {}) is None
+
+
+async def test_hook_relay_native_stream() -> None:
+    skipped: list[str] = []
+
+    async def relay_native_stream(watchlist: Any, session: Any, settings: Any) -> AsyncIterator[Any]:
+        assert (session.closed, settings) == (False, {})
+        for key in (*watchlist.streams, StreamKey("Y", "book")):
+            yield NativeUpdate(key, "{}")
+        yield "nonsense"
+        raise OSError("away")
+
+    watchlist = Watchlist([BOOK.key], on_skip=skipped.append)
+    seen = []
+
+    async def read(provider: Provider) -> None:
+        async for update in provider.native_stream(watchlist):
+            seen.append(update)
+
+    async with opened(provider_of(relay_native_stream=relay_native_stream)) as provider:
+        with pytest.raises(ProviderError):
+            await read(provider)
+    assert seen == [NativeUpdate(BOOK.key, "{}")]
+    assert skipped == ["relay_native_stream yielded str, not NativeUpdate"]
+
+
 @pytest.mark.parametrize(
     ("answer", "origins"), [(["a", "b"], ("a", "b")), (None, ()), ([1], ()), (["a"] * 65, ()), (RuntimeError("x"), ())]
 )
@@ -285,6 +346,23 @@ async def test_hook_relay_origins(answer: Any, origins: tuple[str, ...]) -> None
         assert provider.origins() == origins
     async with opened(provider_of()) as provider:
         assert provider.origins() == ()
+
+
+async def test_hook_relay_share() -> None:
+    told: list[Any] = []
+
+    def relay_share(parts: Any, settings: Any) -> None:
+        told.append((parts, settings))
+        if parts == 1:
+            raise RuntimeError("x")
+
+    async with opened(provider_of(relay_share=relay_share)) as provider:
+        provider.share(3)
+        provider.share(1)
+        assert told == [(3, {}), (1, {})]
+        assert provider.failures.failed == 1
+    async with opened(provider_of()) as provider:
+        provider.share(3)
 
 
 async def test_hook_relay_hours() -> None:

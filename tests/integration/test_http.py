@@ -448,7 +448,7 @@ class Wrecked:
 
 
 async def test_a_provider_that_raises_everywhere_harms_no_other(relay_with: StartRelay) -> None:
-    relay = await relay_with(builtin=(Wrecked, *BUILTIN))
+    relay = await relay_with(builtin=(*BUILTIN, Wrecked))
     client = await relay.connect()
     await client.ask("subscribe", streams=["wrecked:X@1m", "BTCUSDT@1s", "EUR/USD@1m"], id=1)
     answers = [await client.answer(1) for _ in range(3)]

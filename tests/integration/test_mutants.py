@@ -11,6 +11,8 @@ from relay.testing import DoesNotConform, FaultName, Report, check_provider, spe
 from tests.support.mutants import MUTANTS, Mutant, plugin_of
 from tests.support.walking_venue import START, WalkingVenue
 
+pytestmark = pytest.mark.long
+
 KEY = StreamKey("AAA-BBB", "1m")
 ALL_CHECKED = {
     "instruments", "stream", "watchlist", "closing", "live values of AAA-BBB@1m", "live values of AAA-BBB@1M",

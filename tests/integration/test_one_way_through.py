@@ -19,8 +19,6 @@ WAY = [
     "history/past_fetch",
     "history/service",
     "storage/store",
-    # Whether the instrument is traded still, which its list says.
-    "plugins/market_hours",
     "storage/database",
     "streams/fanout",
 ]
@@ -35,9 +33,6 @@ BEFORE_AND_AFTER = {
     "history/identity_checks:IdentityChecks.is_settled": 2,
     "storage/store:Store.age": 4,
     "storage/store:Store.deletions": 2,
-    # Until when the instrument is traded, each time its hours are asked for.
-    "plugins/market_hours:_Expiry.__call__": 4,
-    "instruments/directory:Directory._listed": 4,
 }
 """What may have changed while something was awaited, and so is asked for at several moments."""
 
@@ -54,7 +49,6 @@ VISITS = {
     "history/service": 4,
     # What is known, the candles, and what is asked before and after.
     "storage/store": 8,
-    "plugins/market_hours": 5,
     "storage/database": 1,
     # To have a group of its own, to enter the channel, and to send.
     "streams/fanout": 3,

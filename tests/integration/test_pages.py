@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import re
+from dataclasses import replace
 from importlib import resources
 
 import aiohttp
@@ -10,7 +11,7 @@ import pytest
 
 from relay.web.pages import CHARTS_FILE, Pages, policy
 from tests.conftest import StartRelay
-from tests.support.running_relay import Running
+from tests.support.running_relay import Answer, Running
 
 STATIC = resources.files("relay.web") / "static"
 
@@ -69,6 +70,34 @@ async def test_page_is_served_with_a_strict_policy_and_without_a_token(
     }
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Referrer-Policy"] == "same-origin"
+
+
+def frames_of(answer: Answer) -> tuple[str | None, str | None]:
+    """Return who may show a page in a frame, by both headers that say it."""
+    found = re.search(r"frame-ancestors ([^;]*)", answer.headers["Content-Security-Policy"])
+    return found and found[1], answer.headers.get("X-Frame-Options")
+
+
+async def test_chart_may_be_shown_in_a_frame_by_pages_that_are_listed(relay_with: StartRelay) -> None:
+    relay = await relay_with(frame_ancestors=("https://blog.example", "http://127.0.0.1:8080"))
+    answer = await relay.get("/?symbol=BTCUSDT&interval=1m&embed=1")
+    assert frames_of(answer) == ("https://blog.example http://127.0.0.1:8080", None)
+    again = await relay.get("/?symbol=BTCUSDT&embed=1", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status, *frames_of(again)) == (304, *frames_of(answer))
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/?symbol=BTCUSDT", "/?embed=0", "/status.html?embed=1", "/docs?embed=1", "/static/main.js?embed=1"]
+)
+async def test_nothing_else_may_be_shown_in_a_frame(relay_with: StartRelay, path: str) -> None:
+    relay = await relay_with(frame_ancestors=("https://blog.example",))
+    assert frames_of(await relay.get(path)) == ("'none'", "DENY")
+
+
+async def test_no_page_may_show_a_chart_in_a_frame_until_the_configuration_says_so(relay: Running) -> None:
+    assert frames_of(await relay.get("/?symbol=BTCUSDT&embed=1")) == ("'none'", "DENY")
+    relay.access.reconfigure(replace(relay.access.config, frame_ancestors=("https://blog.example",)))
+    assert frames_of(await relay.get("/?symbol=BTCUSDT&embed=1")) == ("https://blog.example", None)
 
 
 @pytest.mark.parametrize("host", ["[::1]:8000", "a b", "x;script-src *", "", "'unsafe-inline'", "host:port"])

@@ -170,6 +170,7 @@ def test_plugins_come_in_by_four_doors_in_order(installed: Callable[..., None]) 
     assert [(loaded.info.name, loaded.source, loaded.version) for loaded in host.loaded.values()] == [
         ("binance", "builtin:BinanceProvider", ""),
         ("twelve_data", "builtin:TwelveDataProvider", ""),
+        ("binance_usdm", "builtin:BinanceUsdmProvider", ""),
         ("tally", "entry point:tally", "2.5"),
         ("named_clock", "module:named_clock", ""),
         ("clock", f"file:{path_of('clock')}", ""),
@@ -200,7 +201,7 @@ def test_distribution_with_a_malformed_list_does_not_hide_the_others(installed: 
 
 def test_later_door_wins_with_a_warning_and_keeps_the_place(caplog: pytest.LogCaptureFixture) -> None:
     host = load("other_binance", builtin=BUILTIN)
-    assert list(host.loaded) == ["binance", "twelve_data"]
+    assert list(host.loaded) == ["binance", "twelve_data", "binance_usdm"]
     assert host.loaded["binance"].info.title == "Another Binance"
     assert host.failures == []
     assert caplog.messages == [
@@ -332,6 +333,10 @@ def test_limits_that_make_no_sense_do_not_refuse_a_plugin_for_api_1() -> None:
         (INFO._replace(compare_after_s=[300.0]), "compare_after_s is [300.0]"),
         (INFO._replace(compare_after_s=(300.0, 0)), "compare_after_s is (300.0, 0)"),
         (INFO._replace(fresh_s=None), "fresh_s is None"),
+        (INFO._replace(symbol_form="[A-Z"), "symbol_form is '[A-Z', not a regular expression"),
+        (INFO._replace(symbol_form=None), "symbol_form is None, not a regular expression"),
+        (INFO._replace(symbol_form=b"[A-Z]"), "symbol_form is bytes, not a text"),
+        (INFO._replace(always_pinned=1), "always_pinned is 1, not True or False"),
         (INFO._replace(instruments_ttl_s=0), "instruments_ttl_s is 0"),
         (INFO._replace(attribution=None), "attribution is None"),
         (INFO._replace(needs_key="api_key"), "needs_key is 'api_key', which is not one of its settings"),
@@ -1103,8 +1108,8 @@ def test_relay_plugins_prints_what_loaded_from_where_and_what_did_not(
     assert [line[:3] for line in lines if line[0] != "setting"] == [
         ["binance", "ready", "builtin:BinanceProvider"],
         ["twelve_data", "needs a key", "builtin:TwelveDataProvider"],
+        ["binance_usdm", "ready", "builtin:BinanceUsdmProvider"],
         ["clock", "ready", f"file:{path_of('clock')}"],
-        ["binance_usdm", "off", "builtin:BinanceUsdmProvider"],
         ["wraps", "relay_candles", f"file:{path_of('doubles')}"],
         ["refused", f"file:{path_of('wrong_api')}", lines[-1][2]],
     ]

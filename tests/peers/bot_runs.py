@@ -23,6 +23,7 @@ class BotRun:
     """What the exchange saw: requests and weight by path, connections and messages of WebSockets.
 
     By a relay `asked` is what the same requests would have weighed without it, and `polled` counts those for candles.
+    `begun` is the weight until all bots had all candles.
     `faults` are sentences about candles that a bot was not shown, or shown wrong. `trades` counts filled orders.
     """
 
@@ -33,6 +34,7 @@ class BotRun:
     trades: int = 0
     asked: int = 0
     polled: int = 0
+    begun: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -75,6 +77,7 @@ async def run_bots(plan: BotPlan, folder: Path, *, by_relay: bool, outage_s: flo
             bots.append(await stack.enter_async_context(trading(own, settings)))
         for bot in bots:
             await bot.until(lambda bot=bot: all(map(bot.rows, plan.names)))  # type: ignore[misc]
+        begun = sandbox.binance.rest.spent.total()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + plan.seconds
         if outage_s:
@@ -82,7 +85,12 @@ async def run_bots(plan: BotPlan, folder: Path, *, by_relay: bool, outage_s: flo
             # freqtrade takes the last state before an outage for the candle that ended in it, until the next one ends.
             ends_at = max(ends_at, loop.time() + AFTER_OUTAGE_S)
         await asyncio.sleep(max(0.0, ends_at - loop.time()))
-        run = BotRun(connects=sandbox.binance.connects, asked=counts.weight_asked, polled=counts.answered["klines"])
+        run = BotRun(
+            connects=sandbox.binance.connects,
+            asked=counts.weight_asked,
+            polled=counts.answered["klines"],
+            begun=begun,
+        )
         run.requests.update(call.path for call in sandbox.binance.requests)
         run.weight.update(sandbox.binance.rest.spent)
         run.messages = sum(one.kind == "text" for one in sandbox.binance.control_messages)

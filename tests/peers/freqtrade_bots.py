@@ -64,7 +64,8 @@ class Bot:
 
     @property
     def words(self) -> str:
-        return self._log.read_text()
+        # It wraps its lines, at a width that depends on where it runs.
+        return " ".join(self._log.read_text().split())
 
     def shown(self, pair: str) -> list[list[Row]]:
         """Return the newest candles as the strategy was shown them, once for each time."""

@@ -90,14 +90,15 @@ async def test_ccxt_with_all_that_it_asks_of_a_market() -> None:
             "/api/v3/exchangeInfo", "/api/v3/klines", "/api/v3/ticker/24hr", "/api/v3/ticker/bookTicker",
             "/api/v3/ticker/price", "/api/v3/depth", "/api/v3/aggTrades",
         }  # fmt: skip
-        # One connection to the exchange, whatever a program opens.
-        assert sandbox.binance.connects == 1
+        # One connection to the exchange for candles and one for order books, whatever a program opens.
+        assert sandbox.binance.connects == 2
+        assert sum(call.path == "/api/v3/depth" for call in sandbox.binance.requests) == 1
     assert said["markets"] > 10
     assert said["types"] == ["spot"]
     assert set(said["watched"]) == {"BTC/USDT", "ETH/USDT"}
     assert said["ticker"] == "BTC/USDT"
     assert said["tickers"] == ["BTC/USDT", "ETH/USDT"]
-    assert said["book"] == [5, 5]
+    assert said["books"] == [[levels, levels, True, True] for levels in (5, 5, 20, 5)]
     assert said["trades"] == 7
 
 
@@ -106,6 +107,10 @@ async def test_python_binance() -> None:
     async with served() as (relay, sandbox):
         said = await run(python, "python_binance_client", *addresses(relay))
         assert said["klines"] == rows_of(sandbox, "BTCUSDT", 3)
+        assert sum(call.path == "/api/v3/depth" for call in sandbox.binance.requests) == 1
+    assert [len(book["bids"]) for book in said["books"]] == [5, 5, 20]
+    assert {tuple(book) for book in said["books"]} == {("lastUpdateId", "bids", "asks")}
+    assert {type(text) for book in said["books"] for level in book["asks"] for text in level} == {str}
     assert said["paged"] == 1501
     assert "BTCUSDT" in said["listed"]
     assert said["error"] == [400, -1120, "Invalid interval."]

@@ -12,6 +12,7 @@ import jsonschema_rs
 from relay.web.contract import asyncapi, openapi
 from relay.web.facades.binance.facade import BinanceFacade
 from relay.web.facades.facade import without_token
+from relay.web.facades.udf.facade import UdfFacade
 from relay.web.problems import CONTENT_TYPE
 
 HTTP_ONLY = (405, 413, 431)
@@ -36,9 +37,12 @@ def check_message(message: Any) -> None:
 def check_answer(method: str, path: str, status: int, content_type: str, body: Any) -> None:
     """Hold one answer of a REST route against `/openapi.json`. Raises `Undescribed`."""
     # Of a relay without the facade there is no such path.
-    is_known = status != 404 or content_type != CONTENT_TYPE
-    if is_known and (plain := without_token(path)) in facade_contract()["paths"]:
+    is_known, plain = status != 404 or content_type != CONTENT_TYPE, without_token(path)
+    if is_known and plain in facade_contract()["paths"]:
         _check_facade_answer(method, plain, status, content_type, body)
+        return
+    if is_known and plain in udf_contract()["paths"]:
+        _check_udf_answer(method, plain, status, content_type, body)
         return
     documented = rest_contract()["paths"].get(path, {}).get(method.lower())
     if content_type == CONTENT_TYPE:
@@ -63,6 +67,17 @@ def _check_facade_answer(method: str, path: str, status: int, content_type: str,
     if str(status) not in documented["responses"] or content_type != "application/json":
         raise Undescribed(f"relay/web/facades/ does not say that {path} may answer {status} as {content_type}")
     _hold(facade_validators()[path if status == 200 else "error"], body, "relay/web/facades/")
+
+
+def _check_udf_answer(method: str, path: str, status: int, content_type: str, body: Any) -> None:
+    documented = udf_contract()["paths"][path].get(method.lower())
+    if documented is None or status in HTTP_ONLY:
+        return
+    answer = documented["responses"].get(str(status))
+    if answer is None or (status == 200 and content_type not in answer["content"]):
+        raise Undescribed(f"relay/web/facades/udf does not say that {path} may answer {status} as {content_type}")
+    if status != 200 or content_type == "application/json":
+        _hold(udf_validators()[path if status == 200 else "error"], body, "relay/web/facades/udf")
 
 
 def check_event(message: Any) -> None:
@@ -93,6 +108,37 @@ def rest_contract() -> Any:
 def facade_contract() -> Any:
     """Return the OpenAPI document of the routes for Binance's programs."""
     return BinanceFacade().openapi(needs_token=True)
+
+
+@cache
+def udf_contract() -> Any:
+    """Return the OpenAPI document of the routes for charts."""
+    return UdfFacade().openapi(needs_token=True)
+
+
+@cache
+def udf_live_contract() -> Any:
+    """Return the AsyncAPI document of these."""
+    return UdfFacade().asyncapi("localhost", "", is_secure=False, needs_token=True)
+
+
+def check_row_message(message: Any, name: str) -> None:
+    """Hold one message on the WebSocket of live rows against its contract. Raises `Undescribed`."""
+    components = strict(copy.deepcopy(udf_live_contract()["components"]))
+    _hold(_validator({"$ref": f"#/components/schemas/{name}"}, components), message, "relay/web/facades/udf")
+
+
+@cache
+def udf_validators() -> dict[str, jsonschema_rs.Validator]:
+    """Return a validator for the JSON that each of these routes answers, and one for errors."""
+    contract = udf_contract()
+    components = strict(copy.deepcopy(contract["components"]))
+    found = {"error": _validator({"$ref": "#/components/schemas/ChartError"}, components)}
+    for path, methods in contract["paths"].items():
+        content = methods["get"]["responses"]["200"]["content"].get("application/json")
+        if content is not None:
+            found[path] = _validator(content["schema"], components)
+    return found
 
 
 @cache

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from relay.cluster.bus import BusError, OnMessage, OnRequest
+from relay.cluster.wire.parts import PartedAnswer, parted_answer
+from relay.cluster.wire.wire_values import Malformed
 
 
 class _LeaseHeld(NamedTuple):
@@ -31,7 +33,7 @@ class FakeBroker:
         self.is_down = False
         self.leases: dict[str, _LeaseHeld] = {}
         self.heard: list[tuple[str, bytes]] = []
-        self._dice = random.Random(seed)
+        self.dice = random.Random(seed)
         self._ttl_s = ttl_s
         self._listeners: dict[tuple[str, FakeListener], None] = {}
         self._answers: dict[str, OnRequest] = {}
@@ -51,18 +53,26 @@ class FakeBroker:
     def answer(self, subject: str, give: OnRequest) -> None:
         self._answers[subject] = give
 
+    def faults_of(self, subject: str) -> BusFaults:
+        """Return what becomes of messages of a subject."""
+        return self.faults if self.on in subject else BusFaults()
+
     def publish(self, subject: str, body: bytes, sender: "FakeBus | None" = None) -> None:
         """Deliver a message to all who listen, soon."""
         self.heard.append((subject, body))
-        faults = self.faults if self.on in subject else BusFaults()
-        if self._dice.random() < faults.lost:
+        faults = self.faults_of(subject)
+        if self.dice.random() < faults.lost:
             return
-        copies = 2 if self._dice.random() < faults.doubled else 1
+        copies = 2 if self.dice.random() < faults.doubled else 1
         loop = asyncio.get_running_loop()
         for name, listener in [*self._listeners]:
             if name == subject and listener.bus is not sender:
                 for _ in range(copies):
-                    loop.call_later(self._dice.uniform(0.0, faults.delay_s), listener.hear, body)
+                    if not faults.delay_s:
+                        # Timers of the same moment come in no order.
+                        loop.call_soon(listener.hear, body)
+                        continue
+                    loop.call_later(self.dice.uniform(0.0, faults.delay_s), listener.hear, body)
 
     async def request(self, subject: str, body: bytes) -> bytes:
         give = self._answers.get(subject)
@@ -107,6 +117,7 @@ class FakeBus:
         self.broker = broker
         self.is_cut = False
         self.lost = 0
+        self.most_bytes = 1 << 20
 
     @property
     def is_connected(self) -> bool:
@@ -119,7 +130,9 @@ class FakeBus:
         """Nothing has to be closed."""
 
     def send(self, subject: str, body: bytes) -> None:
-        if self.is_connected:
+        if len(body) > self.most_bytes:
+            self.lost += 1
+        elif self.is_connected:
             self.broker.publish(subject, body, self)
 
     def listen(self, subject: str, take: OnMessage) -> FakeListener:
@@ -131,7 +144,20 @@ class FakeBus:
         async def give_if_reached(body: bytes) -> bytes:
             if not self.is_connected:
                 await asyncio.sleep(3600)
-            return await give(body)
+            answer = await give(body)
+            parts = parted_answer(answer, self.most_bytes)
+            if len(parts) == 1:
+                return answer
+            whole, dice, faults = PartedAnswer(), self.broker.dice, self.broker.faults_of(subject)
+            try:
+                for part in parts:
+                    if dice.random() >= faults.lost:
+                        whole.take(part)
+            except Malformed:
+                raise BusError("parts of the answer are missing") from None
+            if whole.body is None:
+                raise BusError("parts of the answer are missing")
+            return whole.body
 
         self.broker.answer(subject, give_if_reached)
         return FakeListener(self, subject, lambda body: None)

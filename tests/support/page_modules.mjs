@@ -24,6 +24,7 @@ const {
   zone,
 } = await import(`${process.env.STATIC}/format.js`);
 const { countFor, format, parse: parseStreams, read: readStreams } = await import(`${process.env.STATIC}/layout.js`);
+const { readLink, wrongOf } = await import(`${process.env.STATIC}/link.js`);
 const { COMMON_NAMES, QUOTES } = await import(`${process.env.STATIC}/names.js`);
 const { differsInPin } = await import(`${process.env.STATIC}/client/parsing.js`);
 const { parse, prepare, search } = await import(`${process.env.STATIC}/search.js`);
@@ -175,6 +176,47 @@ test("what of an address is no stream, or one too many, is told apart", () => {
   assert.deepEqual(readStreams("BTCUSDT@1m,%20EUR/USD@1h").streams, ["BTCUSDT@1m", "EUR/USD@1h"]);
   const nine = Array.from({ length: 9 }, (_, index) => `A${index}@1m`);
   assert.deepEqual(readStreams(nine.join()), { streams: nine.slice(0, 8), unread: ["A8@1m"] });
+});
+
+test("a query names a stream, a theme and a frame, or streams as the hash does", () => {
+  const none = { streams: [], unread: [], isEmbedded: false, faults: [] };
+  for (const [query, expected] of /** @type {[string, object][]} */ ([
+    ["", {}],
+    ["?BTCUSDT@5m,EURUSD", { streams: ["BTCUSDT@5m"], unread: ["EURUSD"] }],
+    ["?symbol=BTCUSDT", { streams: ["BTCUSDT@1m"] }],
+    ["?symbol=EUR%2FUSD&interval=1h&embed=1&theme=dark", { streams: ["EUR/USD@1h"], isEmbedded: true }],
+    ["?symbol=%5EGSPC&interval=1d&embed=0", { streams: ["^GSPC@1d"] }],
+    ["?symbol=NQ%26M,X&interval=1M", { streams: ["NQ&M,X@1M"] }],
+    ["?theme=light", {}],
+  ]))
+    assert.deepEqual(readLink(query), { ...none, ...expected }, query);
+});
+
+test("what is wrong in a query is said, and nothing is guessed", () => {
+  for (const [query, streams, ...faults] of /** @type {[string, string[], ...string[]][]} */ ([
+    ["?embed=1", [], "symbol is missing, such as symbol=BTCUSDT"],
+    ["?interval=1m", [], "symbol is missing, such as symbol=BTCUSDT"],
+    ["?symbol=&embed=1", [], "“” is not a symbol such as BTCUSDT or EUR/USD"],
+    ["?symbol=BTCUSDT@1m", [], "“BTCUSDT@1m” is not a symbol such as BTCUSDT or EUR/USD"],
+    ["?symbol=A&interval=hour", [], "“hour” is not an interval such as 1m, 5m, 1h or 1d"],
+    ["?symbol=A&symbol=B", [], "symbol is given more than once"],
+    ["?symbol=A&theme=Dark", ["A@1m"], "theme “Dark” is neither dark nor light"],
+    ["?symbol=A&embed=yes", ["A@1m"], "embed “yes” is neither 0 nor 1"],
+    ["?sybmol=A", [], "“sybmol” is not one of symbol, interval, theme, embed"],
+    [`?symbol=A&theme=${"x".repeat(90)}`, ["A@1m"], `theme “${"x".repeat(39)}…” is neither dark nor light`],
+  ])) {
+    const link = readLink(query);
+    assert.deepEqual([link.streams, link.faults], [streams, faults], query);
+  }
+});
+
+test("what is wrong in an address is one text", () => {
+  assert.equal(wrongOf({ faults: [], unread: [] }), "");
+  assert.equal(wrongOf({ faults: ["a is b", "c is d"], unread: [] }), "The address is wrong: a is b; c is d.");
+  assert.equal(
+    wrongOf({ faults: [], unread: ["A", "B", "C", "D", "E"] }),
+    "Part of the address cannot be read: “A”, “B”, “C”, 2 more. Write at most 8 streams, such as BTCUSDT@1m,EUR/USD@1h.",
+  );
 });
 
 test("a candle closes at its end, also that of a month", () => {

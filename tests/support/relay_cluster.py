@@ -14,6 +14,7 @@ import orjson
 
 from tests.support.free_ports import free_port
 from tests.support.nats_server import CuttableLine, NatsServer
+from tests.support.relay_process import WITHOUT_FUTURES
 from tests.support.running_relay import PREFIX, end_process
 from tests.support.sandbox import Sandbox
 from tests.support.soak import PythonClient
@@ -44,6 +45,8 @@ class ClusteredRelay:
         environ = {name: text for name, text in os.environ.items() if not name.startswith(("RELAY_", "TWELVE_"))}
         for provider, settings in self._sandbox.provider_settings().items():
             environ |= {f"RELAY_{provider}_{key}".upper(): _text(value) for key, value in settings.items()}
+        if self._sandbox.binance_usdm is None:
+            environ |= WITHOUT_FUTURES
         environ |= {
             "RELAY_CLUSTER_NATS": f"nats://127.0.0.1:{self.line.port}",
             "RELAY_CLUSTER_NODE": self.name,

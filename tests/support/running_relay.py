@@ -26,6 +26,7 @@ from tests.support.contracts import check_answer, check_message
 from tests.support.sandbox import Sandbox
 
 PREFIX = "/api/v1/market-data"
+FUTURES = "providers.binance_usdm:BinanceUsdmProvider"
 
 Message = dict[str, Any]
 
@@ -332,9 +333,11 @@ async def start_relay(
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
+    given = settings_of(sandbox, tables) if with_stand_ins else tables or {}
     app = build_app(
-        config_of(settings_of(sandbox, tables) if with_stand_ins else tables or {}, **settings),
-        builtin,
+        config_of(given, **settings),
+        # Without a stand-in it would contact the exchange.
+        [one for one in builtin if one != FUTURES or "binance_usdm" in given],
         clock,
         limits=limits,
     )

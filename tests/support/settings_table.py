@@ -1,13 +1,11 @@
 """The README's table of settings, made from their declarations: `python -m tests.support.settings_table` writes it."""
 
 from pathlib import Path
-from types import MappingProxyType
 
 from providers import BUILTIN
 from relay.config.environment import names_of_variable
 from relay.config.provider_settings import INSTANCE_SETTINGS, USES, enabled_variable, setting_default, setting_variables
 from relay.config.settings import INSTANCES, SETTINGS, Config
-from relay.plugins.discovery import IF_CONFIGURED, guess_name
 from relay.plugins.loader import PluginHost
 
 README = Path(__file__).parents[2] / "README.md"
@@ -21,11 +19,7 @@ def settings_table() -> str:
         variables, text = _variables(one.variable, is_secret=one.is_secret), one.help.removesuffix(".")
         rows.append((f"`{one.key}`", variables, _cell(one.default_text), text + _form(one.form)))
     host = PluginHost()
-    # One that waits for the configuration is described as well.
-    named: dict[str, dict[str, object]] = {guess_name(one[0]): {} for one in BUILTIN if one[1] == IF_CONFIGURED}
-    config = Config(tables=MappingProxyType(named))
-    host.find(BUILTIN, installed=False, config=config)
-    host.configure(config)
+    host.load(BUILTIN, installed=False)
     for name, loaded in host.loaded.items():
         for setting in loaded.info.settings:
             variables = _variables(*setting_variables(Config(), loaded.info, setting), is_secret=setting.is_secret)

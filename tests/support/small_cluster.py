@@ -62,15 +62,19 @@ class Venue:
 class VenuePlugin:
     """The venue as a provider: ten updates a second of each stream, the last one closes it. One for each relay."""
 
-    def __init__(self, venue: Venue, now: Any, *, has_key: bool) -> None:
+    def __init__(self, venue: Venue, now: Any, *, has_key: bool, compare_after_s: tuple[float, ...] = ()) -> None:
         self.memory: Memory | None = None
         self.reaches_nothing = False
+        self.parts: list[int] = []
+        self.lies = False
         self._venue = venue
         self._now = now
-        key: Any = {"needs_key": "key", "settings": (Setting("key", is_secret=True),)} if has_key else {}
+        free = Setting("pace", "int", 1, may_differ=True)
+        declared = (Setting("hours"), free, *([Setting("key", is_secret=True)] if has_key else []))
+        key: Any = {"settings": declared, **({"needs_key": "key"} if has_key else {})}
         self._info = ProviderInfo(
             "venue", API_VERSION, "Venue", ("crypto",), ("1s",), close_grace_s=1.0, has_every_candle=True,
-            history_has_open=True, compare_after_s=(), **key,
+            history_has_open=True, compare_after_s=compare_after_s, **key,
         )  # fmt: skip
 
     def _reach(self) -> None:
@@ -115,7 +119,9 @@ class VenuePlugin:
         first = end - limit if start is None else start
         times = range(max(BEGAN - 1000, first), min(end, now + 1))
         times = times[:limit] if start is not None else times[-limit:]
-        return [price(time) if time < now else price(time, max(0, part - 1)) for time in times]
+        lift = 1.0 if self.lies else 0.0
+        found = [price(time) if time < now else price(time, max(0, part - 1)) for time in times]
+        return [one._replace(high=one.high + lift) for one in found]
 
 
 class MemoryVenuePlugin(VenuePlugin):
@@ -124,6 +130,10 @@ class MemoryVenuePlugin(VenuePlugin):
     @hookimpl
     def relay_memory(self, memory: Memory) -> None:
         self.memory = memory
+
+    @hookimpl
+    def relay_share(self, parts: int) -> None:
+        self.parts.append(parts)
 
 
 class Hearer:
@@ -189,7 +199,7 @@ class SmallRelay:
     @property
     def duty(self) -> str:
         """What it carries of the first shard."""
-        return self.cluster.shares["venue"].shards[0].duty.value
+        return self.cluster.shares["venue"].shards.first.duty.value
 
     async def crash(self) -> None:
         """End without a word to the others."""
@@ -208,13 +218,26 @@ class SmallRelay:
 class SmallCluster:
     """Makes relays, all of which end with the context."""
 
-    def __init__(self, stack: AsyncExitStack, folder: Path, *, is_budgeted: bool = False, shards: int = 1) -> None:
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        folder: Path,
+        *,
+        is_budgeted: bool = False,
+        shards: int = 1,
+        check_every_s: float = 300.0,
+        compare_after_s: tuple[float, ...] = (),
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.broker = FakeBroker()
         self.venue = Venue()
         self.relays: list[SmallRelay] = []
+        self.memories: dict[str, SavedValue] = {}
+        """What each relay kept of the number of relays, by name: also for the next one of that name."""
         self._is_budgeted = is_budgeted
         self._shards = shards
+        self._check_every_s = check_every_s
+        self._compare_after_s = compare_after_s
         self._stack = stack
         self._folder = folder
         self._began = loop.time()
@@ -224,14 +247,14 @@ class SmallCluster:
         """Return the time of the venue and of all relays."""
         return self.clock.wall()
 
-    async def add(self, name: str) -> SmallRelay:
-        """Start one more relay."""
+    async def add(self, name: str, **settings: Any) -> SmallRelay:
+        """Start one more relay; of the provider it may have other settings than the others."""
         kind = MemoryVenuePlugin if self._is_budgeted else VenuePlugin
-        plugin = kind(self.venue, self.now, has_key=self._is_budgeted)
+        plugin = kind(self.venue, self.now, has_key=self._is_budgeted, compare_after_s=self._compare_after_s)
         host = PluginHost()
         host.load([plugin], [])
         (loaded,) = host.loaded.values()
-        settings = {"key": Secret("hush-hush")} if loaded.info.needs_key else {}
+        settings = {**({"key": Secret("hush-hush")} if loaded.info.needs_key else {}), **settings}
         own = host.bind(loaded, settings, ProviderClock(self.clock))
         own.open(await self._stack.enter_async_context(new_session(own.clock)))
         store = await Store.open(self._folder / f"{name}.db", self.clock, latest={own.name: own.clock.latest})
@@ -239,7 +262,9 @@ class SmallCluster:
         history = HistoryService(store, self.clock)
         self._stack.push_async_callback(history.close)
         bus = FakeBus(self.broker)
-        cluster = Cluster(ClusterPlan(name, "test", self._shards), bus, self.clock, name)
+        cluster = Cluster(
+            ClusterPlan(name, "test", self._shards, check_every_s=self._check_every_s), bus, self.clock, name
+        )
         shared = cluster.shared(own)
         own.remember(cluster.memory("venue", SavedValue()))
         relay = SmallRelay(name, self.clock, bus, plugin, shared, cluster)
@@ -252,7 +277,7 @@ class SmallCluster:
         relay.supervisor = Supervisor(
             shared, relay.hub, history, self.clock, linger_s=0.1, rng=random.Random(1), timing=FEED_TIMING
         )
-        await cluster.start(history, None, FEED_TIMING)
+        await cluster.start(history, None, FEED_TIMING, self.memories.setdefault(name, SavedValue()))
         self._stack.push_async_callback(relay.end)
         self.relays.append(relay)
         return relay
@@ -266,9 +291,9 @@ class SmallCluster:
         """The relays that carry the first shard for all."""
         return [relay.name for relay in self.relays if not relay.is_over and relay.duty == "all"]
 
-    def owner(self) -> SmallRelay:
-        """The one that does."""
-        (name,) = self.owners
+    def owner(self, among: str = "") -> SmallRelay:
+        """The one that does, of all or of relays of these names."""
+        (name,) = [name for name in self.owners if name in (among or name)]
         return next(relay for relay in self.relays if relay.name == name)
 
 

@@ -1,10 +1,11 @@
 """What the client reads from answers of the REST routes."""
 
+import sys
 from typing import Any
 
 import pytest
 
-from relay.client import Candle, ListedInstrument
+from relay.client import Candle, ClientError, ListedInstrument, MissingPackage
 from relay.client.answers import read_history, read_instruments, read_status, read_symbols
 from relay.client.decoding import Unreadable
 
@@ -19,6 +20,14 @@ def test_history_holds_candles() -> None:
     assert history.candles == (Candle(60, 1.0, 2.5, 0.5, 2.0, 7.0),)
     assert history.last_is_closed
     assert history.wire == HISTORY
+
+
+def test_a_data_frame_needs_pandas_and_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingPackage, match=r"to_pandas needs pandas, .* pip install pandas") as raised:
+        read_history(HISTORY).to_pandas()
+    assert isinstance(raised.value, ClientError | ImportError)
+    assert raised.value.package == "pandas"
 
 
 def test_history_says_who_it_comes_from_where_the_relay_does() -> None:

@@ -5,6 +5,7 @@ import re
 import aiohttp
 import pytest
 
+from relay.client import Code
 from relay.client.errors import refusal, unreachable
 
 HERE = "http://127.0.0.1:8000"
@@ -32,7 +33,9 @@ def test_refusal_takes_the_words_of_the_problem() -> None:
     body = b'{"title":"Too many","detail":"wait a little","code":"rate_limited"}'
     refused = refusal(HERE, 429, {"Retry-After": "2.5"}, body)
     assert (str(refused), refused.title, refused.code) == ("wait a little", "Too many", "rate_limited")
+    assert refused.code is Code.RATE_LIMITED
     assert refused.retry_after == 2.5
+    assert refusal(HERE, 400, {}, b'{"code":"of_a_newer_relay"}').code == "of_a_newer_relay"
     assert str(refusal(HERE, 429, {}, b'{"title":"Too many"}')) == "Too many"
 
 

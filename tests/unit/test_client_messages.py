@@ -52,7 +52,9 @@ def test_readme_names_all_messages_and_all_errors_in_both_languages() -> None:
     assert {name for name in messages if f'type: "{name.lower()}"' in TYPES} == messages
     errors = {cell.strip(" `") for cell in rows_of("error | when")}
     assert errors == {kind.__name__ for kind in ClientError.__subclasses__()}
-    assert errors | {"ClientError"} == set(re.findall(r"^export class (\w+) extends \w*Error", TYPES, re.MULTILINE))
+    # JavaScript has no pandas.
+    of_javascript = errors - {"MissingPackage"} | {"ClientError"}
+    assert of_javascript == set(re.findall(r"^export class (\w+) extends \w*Error", TYPES, re.MULTILINE))
 
 
 @pytest.mark.parametrize("kind", [Snapshot, History])

@@ -6,9 +6,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from relay.cluster.bus_messages import Heartbeat, heartbeat_body, news_body, read_heartbeat
-from relay.cluster.history_messages import HistoryCall, history_body, read_candles
 from relay.cluster.shards import Shard
+from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat, heartbeat_body, news_body, read_heartbeat
+from relay.cluster.wire.history_messages import HistoryCall, history_body, read_candles
 from relay.core.errors import BadAnswer
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from tests.support.fake_bus import BusFaults, FakeBus
@@ -64,12 +64,12 @@ async def test_streams_go_on_at_once_when_their_owner_leaves(tmp_path: Path) -> 
 
 
 async def test_a_hand_over_makes_no_stream_wait(tmp_path: Path) -> None:
-    async with small_cluster(tmp_path, "a") as cluster:
+    async with small_cluster(tmp_path, "f") as cluster:
         hearer = cluster.relays[0].follow(A)
-        for name in "bcdefg":
+        for name in "bpxgcd":
             await cluster.add(name)
             await cluster.settle()
-        assert cluster.owners != ["a"], "none of the others is the favourite"
+        assert cluster.owners == ["d"], "each was the favourite when it came"
         hearer.check(cluster.now())
         assert hearer.states == ["connected"]
         assert len(cluster.venue.open) == 1
@@ -188,13 +188,32 @@ async def test_history_is_asked_for_once_for_all(tmp_path: Path) -> None:
         assert len(cluster.venue.calls) - before == 2
 
 
+async def test_small_messages_carry_all_that_large_ones_do(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        cluster.broker.on, cluster.broker.faults = "call", BusFaults(lost=0.05)
+        for relay in cluster.relays:
+            relay.bus.most_bytes = 400
+        hearers = [
+            *follow_all(cluster),
+            *(relay.follow(StreamKey(f"C{at}", "1s")) for relay in cluster.relays for at in range(20)),
+        ]
+        await asyncio.sleep(5)
+        for relay in cluster.relays:
+            found = await relay.provider.candles(A, BEGAN - 900, BEGAN - 100, 800)
+            assert [one.time for one in found] == [*range(BEGAN - 900, BEGAN - 100)]
+            assert (relay.bus.lost, relay.cluster.document()["bus"]["lost"]) == (0, 0)
+        for hearer in hearers:
+            hearer.check(cluster.now())
+        assert any(len(body) > 300 for subject, body in cluster.broker.heard if ".news." in subject)
+
+
 async def test_no_two_relays_spend_a_budget(tmp_path: Path) -> None:
-    async with small_cluster(tmp_path, "a", is_budgeted=True) as cluster:
+    async with small_cluster(tmp_path, "f", is_budgeted=True) as cluster:
         hearers = [cluster.relays[0].follow(A)]
-        for name in "bcdefg":
+        for name in "bpxgcd":
             hearers.append((await cluster.add(name)).follow(A))
             await cluster.settle()
-        assert cluster.owners != ["a"], "none of the others is the favourite"
+        assert cluster.owners == ["d"], "each was the favourite when it came"
         owner = cluster.owner()
         await owner.end()
         await cluster.settle()
@@ -216,7 +235,80 @@ async def test_the_next_owner_knows_what_was_spent(tmp_path: Path) -> None:
         assert following.plugin.memory.value == {"spent": 7}
 
 
-def lies() -> list[tuple[str, bytes]]:
+async def test_relays_that_are_alone_spend_their_part_of_a_budget_and_then_all_of_it(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, is_budgeted=True) as cluster:
+        assert [relay.plugin.parts for relay in cluster.relays] == [[], [], []]
+        cluster.broker.is_down = True
+        await asyncio.sleep(4)
+        assert [relay.plugin.parts for relay in cluster.relays] == [[3], [3], [3]]
+        document = cluster.relays[0].cluster.document()
+        assert document["budget_parts"] == {"venue": 3}
+        assert document["message"].endswith("alone, and spends its part of the limits: 1/3 of venue")
+        cluster.broker.is_down = False
+        await cluster.settle()
+        assert [relay.plugin.parts for relay in cluster.relays] == [[3, 1]] * 3
+        assert cluster.relays[0].cluster.document()["budget_parts"] == {}
+        # The bus is lost again before all were seen; and one that starts without it knows it of its last run.
+        cluster.broker.is_down = True
+        await cluster.relays[2].end()
+        cluster.memories["d"] = cluster.memories["c"]
+        again = await cluster.add("d")
+        await asyncio.sleep(4)
+        assert [cluster.relays[0].plugin.parts[-1], again.plugin.parts] == [3, [3]]
+
+
+async def test_a_relay_that_is_gone_for_good_is_not_counted(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "ab", is_budgeted=True) as cluster:
+        await cluster.relays[1].crash()
+        await asyncio.sleep(15)
+        cluster.relays[0].bus.is_cut = True
+        await asyncio.sleep(4)
+        assert cluster.relays[0].plugin.parts == []
+
+
+async def test_an_owner_that_gives_other_candles_than_the_provider_is_noticed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with small_cluster(tmp_path, "ab", check_every_s=5.0) as cluster:
+        owner = cluster.owner()
+        (other,) = [relay for relay in cluster.relays if relay is not owner]
+        await asyncio.sleep(6)
+        found = await other.provider.candles(A, BEGAN - 500, BEGAN - 490, 10)
+        assert [one.high for one in found] == [price(time).high for time in range(BEGAN - 500, BEGAN - 490)]
+        calls = other.cluster.document()["history_calls"]
+        assert (calls["compared"], calls["contradicted"]) == (10, 0)
+        owner.plugin.lies = True
+        # Not each answer is compared: this one is believed.
+        found = await other.provider.candles(A, BEGAN - 600, BEGAN - 590, 10)
+        assert found[0].high == price(BEGAN - 600).high + 1
+        await asyncio.sleep(6)
+        found = await other.provider.candles(A, BEGAN - 700, BEGAN - 690, 10)
+        assert found[0] == price(BEGAN - 700)
+        calls = other.cluster.document()["history_calls"]
+        assert (calls["compared"], calls["contradicted"]) == (20, 10)
+    assert f"relay {owner.name} gave 10 of 10 candles of A@1s that are other ones at venue itself" in caplog.text
+
+
+async def test_a_false_candle_on_the_bus_is_revised_by_history(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "a", compare_after_s=(2.0,)) as cluster:
+        (relay,) = cluster.relays
+        hearer = relay.follow(A)
+        await asyncio.sleep(3.5)
+        shard, now = relay.cluster.shares["venue"].shards.first.shard, int(cluster.now())
+        stranger = FakeBus(cluster.broker)
+        # Somebody who may write to the bus, says that he owns the shard, and is faster than the venue.
+        claims = {shard: ClaimTold(1 << 40, False, True)}
+        stranger.send("mr.test.beat", heartbeat_body(Heartbeat("z", "z", 0.0, frozenset({shard}), claims)))
+        await asyncio.sleep(now + 0.99 - cluster.now())
+        false = price(now)._replace(high=30.0)
+        stranger.send(f"mr.test.news.{shard}", news_body("z", 1, [(A, PriceUpdate(A, false, is_closed=True))]))
+        await asyncio.sleep(90)
+        told = [one for one in hearer.told if one.candle.time == now and one.is_closed]
+        assert [(one.candle, one.is_revised) for one in told] == [(false, False), (price(now), True)]
+        assert (await relay.store.read("venue", A, now, now + 1)) == [price(now)]
+
+
+def lies(shard: Shard) -> list[tuple[str, bytes]]:
     """What a stranger may say on each subject."""
     now = BEGAN + 10
     wrong = [
@@ -237,10 +329,10 @@ def lies() -> list[tuple[str, bytes]]:
         orjson.dumps(["z", 1, [[0, "A", "1s", True, 1, now, 1.0, 1.0, 1.0, 1.0, 1.0, ["x", "y", 1, 2, 3]]]]),
         orjson.dumps(["z", 1, [[1, "A", "1s", "error", "gone"], [1, "A", "1s", "no such state", ""]]]),
         orjson.dumps(["z", 1, [[2, "A", "1s", 1e99, None], [3, "A", "1s", "x", None, True, 1e9]]]),
-        orjson.dumps(["z", "x", 1, ["venue.1.9", "../../etc"], [["venue.1.0", "9", True, True]], False]),
-        orjson.dumps(["z", "venue.1.0", [["A; drop", "1s", True], ["A", "7q", True]], True]),
+        orjson.dumps(["z", "x", 1, ["venue.1.9", "../../etc"], [[str(shard), "9", True, True]], False]),
+        orjson.dumps(["z", str(shard), [["A; drop", "1s", True], ["A", "7q", True]], True]),
     ]
-    subjects = ("beat", "want", "ask", "memory", "news.venue.1.0")
+    subjects = ("beat", "want", "ask", "memory", f"news.{shard}")
     return [(f"mr.test.{subject}", body) for subject in subjects for body in bodies]
 
 
@@ -248,7 +340,7 @@ async def test_a_stranger_on_the_bus_changes_nothing(tmp_path: Path) -> None:
     async with small_cluster(tmp_path) as cluster:
         hearers = follow_all(cluster)
         await asyncio.sleep(3)
-        for subject, body in lies():
+        for subject, body in lies(cluster.relays[0].cluster.shares["venue"].shards.first.shard):
             cluster.broker.publish(subject, body)
             await asyncio.sleep(0.05)
         await cluster.settle()
@@ -265,11 +357,48 @@ async def test_a_relay_says_what_others_are_set_to_that_does_not_fit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with small_cluster(tmp_path, "a") as cluster:
-        beat = Heartbeat("other", "a", 0.0, frozenset({Shard("venue", 4, 0)}), {})
+        beat = Heartbeat("other", "a", 0.0, frozenset({Shard("venue", 4, 0, "ab")}), {})
         FakeBus(cluster.broker).send("mr.test.beat", heartbeat_body(beat))
         await asyncio.sleep(0.1)
     assert "another relay is called a too; give each its own [cluster] node" in caplog.text
     assert "relay a has 4 shards of venue and this one 1: they share none" in caplog.text
+
+
+async def test_relays_whose_candles_may_differ_share_nothing_and_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with small_cluster(tmp_path, "", is_budgeted=True) as cluster:
+        a = await cluster.add("a", hours="forex", pace=1)
+        same = await cluster.add("b", hours="forex", pace=2)
+        await cluster.settle()
+        assert len(cluster.owners) == 1
+        assert a.cluster.document()["relays"][1]["differs"] == []
+        other = await cluster.add("c", hours="always")
+        hearers = [relay.follow(A) for relay in (a, same, other)]
+        await cluster.settle()
+        # Two groups, each with an owner, and each owner with half of the budget.
+        assert len(cluster.owners) == 2
+        assert "c" in cluster.owners
+        assert [relay.plugin.parts for relay in cluster.relays] == [[2], [2], [2]]
+        assert [one["differs"] for one in other.cluster.document()["relays"]] == [[], ["venue"], ["venue"]]
+        assert "give both the same plugin and the same hours" in caplog.text
+        memory = cluster.owner("ab").plugin.memory
+        assert memory is not None
+        await memory.save({"spent": 5})
+        await asyncio.sleep(0.1)
+        assert other.plugin.memory is not None
+        assert other.plugin.memory.value is None, "what others spent by themselves is no news"
+        for hearer in hearers:
+            hearer.check(cluster.now())
+        # Its settings are read anew.
+        other.provider.reconfigure({**other.provider.settings, "hours": "forex"})
+        other.cluster.renew("venue")
+        await cluster.settle()
+        assert len(cluster.owners) == 1
+        assert len(cluster.venue.open) == 1
+        assert [relay.plugin.parts[-1] for relay in cluster.relays] == [1, 1, 1]
+        for hearer in hearers:
+            hearer.check(cluster.now())
 
 
 def test_a_name_that_no_log_or_terminal_can_show_is_refused() -> None:

@@ -1,6 +1,7 @@
 """The pure parts of a cluster: shards, leases, duties, and messages as bytes."""
 
 import math
+import random
 import zlib
 from collections import Counter
 from types import SimpleNamespace
@@ -19,7 +20,12 @@ from relay import (
     StreamKey,
     UnknownSymbol,
 )
-from relay.cluster.bus_messages import (
+from relay.cluster.duty import Duty, duty
+from relay.cluster.lease import Lease, LeaseView, Move
+from relay.cluster.peers import Peers
+from relay.cluster.remote_history import RemoteHistory
+from relay.cluster.shards import Shard, favourite, parse_shard, shard_number
+from relay.cluster.wire.bus_messages import (
     ClaimTold,
     Heartbeat,
     Item,
@@ -32,8 +38,7 @@ from relay.cluster.bus_messages import (
     read_wish,
     wish_bodies,
 )
-from relay.cluster.duty import Duty, duty
-from relay.cluster.history_messages import (
+from relay.cluster.wire.history_messages import (
     HistoryCall,
     candles_answer,
     error_answer,
@@ -41,10 +46,8 @@ from relay.cluster.history_messages import (
     read_candles,
     read_question,
 )
-from relay.cluster.lease import Lease, LeaseView, Move
-from relay.cluster.peers import Peers
-from relay.cluster.remote_history import RemoteHistory
-from relay.cluster.shards import Shard, favourite, parse_shard, shard_number
+from relay.cluster.wire.parts import PartedAnswer, bodies_within, parted_answer
+from relay.cluster.wire.wire_values import Malformed
 from relay.cluster.wishes import Wishes
 from relay.core.model import ExtendedCandle
 from relay.core.past_change import PastChange
@@ -68,7 +71,7 @@ def test_streams_spread_over_shards_and_stay_where_they_are() -> None:
 
 
 def test_a_relay_that_goes_moves_only_its_own_shards() -> None:
-    shards = [Shard("binance", 64, number) for number in range(64)]
+    shards = [Shard("binance", 64, number, "ab") for number in range(64)]
     before = {shard: favourite(shard, ["a", "b", "c"]) for shard in shards}
     after = {shard: favourite(shard, ["a", "b"]) for shard in shards}
     assert set(before.values()) == {"a", "b", "c"}
@@ -77,11 +80,15 @@ def test_a_relay_that_goes_moves_only_its_own_shards() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["binance.1.1", "binance.0.0", "binance.65.0", "a b.1.0", "binance.01.0", "x.1", 7, ""]
+    "text",
+    [
+        *("binance.1.1.0f", "binance.0.0.0f", "binance.65.0.0f", "a b.1.0.0f", "binance.01.0.0f"),
+        *("binance.4.3", "binance.4.3.>", "x.1", 7, ""),
+    ],
 )
 def test_what_names_no_shard_is_refused(text: object) -> None:
     assert parse_shard(text) is None
-    assert parse_shard("binance.4.3") == Shard("binance", 4, 3)
+    assert parse_shard("binance.4.3.0f") == Shard("binance", 4, 3, "0f")
 
 
 # -- leases ------------------------------------------------------------------------------------------
@@ -166,7 +173,7 @@ def test_a_relay_without_the_key_carries_nothing() -> None:
 
 # -- peers and wishes --------------------------------------------------------------------------------
 
-SHARD = Shard("binance", 1, 0)
+SHARD = Shard("binance", 1, 0, "ab")
 
 
 def beat(id_: str, revision: int, *, is_held: bool = True) -> Heartbeat:
@@ -251,7 +258,8 @@ def test_heartbeats_wishes_and_questions_arrive_as_they_were() -> None:
     told = beat("me", 7, is_held=False)
     assert read_heartbeat(heartbeat_body(told)) == told
     keys = [StreamKey(f"S{number}", "1m") for number in range(12_000)]
-    wishes = [read_wish(body) for body in wish_bodies("me", SHARD, keys, [A], is_new=True)]
+    wishes = [read_wish(body) for body in wish_bodies("me", SHARD, keys, [A], is_new=True, most_bytes=70_000)]
+    assert len(wishes) > 3
     assert [key for wish in wishes if wish is not None for key in wish.wanted] == keys
     assert [key for wish in wishes if wish is not None for key in wish.unwanted] == [A]
     asked = HistoryCall("binance", A, None, 1 << 60, 500)
@@ -276,9 +284,45 @@ def test_an_error_of_another_relay_is_raised_as_it_was() -> None:
 
 
 def test_an_answer_that_unfolds_to_too_much_is_refused() -> None:
-
     with pytest.raises(BadAnswer):
-        read_candles(b"1" + zlib.compress(b"[" * (9 * 2**20)))
+        read_candles(b"1" + zlib.compress(b"[" * (17 * 2**20)))
+    assert [*bodies_within([], bytes, 10)] == [b""]
+
+
+def put_together(messages: list[bytes]) -> bytes | None:
+    answer = PartedAnswer()
+    for message in messages:
+        answer.take(message)
+    return answer.body
+
+
+def test_an_answer_that_is_too_large_for_a_message_goes_in_parts() -> None:
+    body = random.Random(3).randbytes(100_001)
+    parts = parted_answer(body, 1_000)
+    assert max(map(len, parts)) == 1_000
+    assert put_together(parts) == body
+    assert put_together(parts[:-1]) is None
+    assert put_together(parted_answer(b"0short", 1_000)) == b"0short"
+    # What looks like a part is one, so that nobody takes it for more than it is.
+    assert put_together(parted_answer(b"P" * 30, 1_000)) == b"P" * 30
+    with pytest.raises(ValueError, match="too large"):
+        parted_answer(b"0" * (9 * 2**20), 1_000_000)
+
+
+@pytest.mark.parametrize(
+    "order", [(0, 2), (1, 0, 2), (0, 0, 1, 2), (0, 1, 1, 2), (0, 11, 2), (0, 1, "0[]"), (0, 1, "P"), (0, 1, "changed")]
+)
+def test_parts_that_are_missing_doubled_foreign_or_changed_make_no_answer(order: tuple[int | str, ...]) -> None:
+    mine, other = parted_answer(b"0" * 2_500, 1_000), parted_answer(b"1" * 2_500, 1_000)
+    messages: dict[int | str, bytes] = {
+        **dict(enumerate(mine)),
+        **{number + 10: part for number, part in enumerate(other)},
+        "0[]": b"0[]",
+        "P": b"P",
+        "changed": mine[2][:-1] + b"1",
+    }
+    with pytest.raises(Malformed):
+        put_together([messages[name] for name in order])
 
 
 # -- history of another relay --------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from providers.twelve_data.credits import MOST_PAUSE_S, SKEW_S, WINDOW_S, Credits, Use
 from providers.twelve_data.stated import Stated, StatedSpan, stated_limit
 from relay import RateLimited
+from tests.support.examples import examples
 
 MIDNIGHT = 1_770_076_800.0
 
@@ -41,6 +42,56 @@ def test_credits_come_back_a_window_after_the_answer() -> None:
     assert limits.available(HISTORY) == 0
     time.now += 0.2
     assert limits.available(HISTORY) == 8
+
+
+@pytest.mark.parametrize(("parts", "spent"), [(3, 500), (3, 0), (8, 10), (2, 799)])
+def test_parts_together_spend_no_more_than_the_plan(parts: int, spent: int) -> None:
+    time = Time(MIDNIGHT + 3_600.0)
+    relays = [Credits(8, 800, wall=time, monotonic=time) for _ in range(parts)]
+    for limits in relays:
+        limits.correct(spent, None, None)
+        limits.divide(parts)
+    minutes, days, each = [0], [spent, 0], [0] * parts
+    while time.now < MIDNIGHT + 2 * 86_400 - 2 * SKEW_S:
+        minutes.append(0)
+        for at, limits in enumerate(relays):
+            while limits.available(HISTORY):
+                minutes[-1] += 1
+                days[int((time.now - MIDNIGHT) // 86_400)] += 1
+                each[at] += 1
+                spend(limits, 1, HISTORY, used=minutes[-1], left=8 - minutes[-1])
+        time.now += WINDOW_S + 1
+    assert max(minutes) <= 8
+    assert max(days) <= 800
+    assert days[1] >= 0.9 * 800
+    # Each had its part, whatever the others did.
+    assert max(each) - min(each) <= 16
+
+
+def test_a_part_is_the_whole_again_when_the_minute_of_the_others_is_over() -> None:
+    limits, time = made()
+    limits.divide(4)
+    assert limits.available(HISTORY) == 2
+    assert limits.budgets()[0] == ("credits a minute", 8, 0, time.now, 6)
+    with pytest.raises(RateLimited):
+        limits.take(3, HISTORY)
+    spend(limits, 2)
+    assert limits.wait_for(1, HISTORY) == WINDOW_S
+    limits.divide(1)
+    assert limits.available(HISTORY) == 0
+    assert limits.wait_for(6, HISTORY) == WINDOW_S
+    time.now += WINDOW_S
+    assert limits.available(HISTORY) == 8
+    assert limits.left_today() == 798
+
+
+def test_a_limit_of_the_day_that_is_stated_while_it_is_divided_is_divided_too() -> None:
+    limits, _ = made(8, 0)
+    limits.divide(4)
+    limits.correct(100, None, 800)
+    assert limits.left_today() == 200
+    limits.reconfigure(8, 400)
+    assert limits.left_today() == 75
 
 
 def test_credits_come_back_with_the_next_minute_once_the_servers_clock_is_known() -> None:
@@ -363,7 +414,7 @@ def test_nonsense_from_an_earlier_run_is_refused(state: dict[str, object]) -> No
     assert limits.available(HISTORY) == 8
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(75))
 @given(
     skew=st.floats(-110, 110),
     start=st.floats(0, 86_400),
@@ -392,7 +443,7 @@ def test_no_server_minute_and_no_server_day_sees_too_many(
     assert max(days.values(), default=0) <= 40
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(75))
 @given(
     behind=st.floats(0, 1.5),
     start=st.floats(0, 86_400),

@@ -21,7 +21,7 @@ def built_days(play: Play, hours: str) -> Play:
     return play._replace(base="1m", interval="1d", hours=f"{hours}:1234567", lasts_s=play.lasts_s + 360)
 
 
-@settings(max_examples=examples(6), phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(2), phases=(Phase.explicit, Phase.generate))
 @given(plays, st.sampled_from(["1559-1602", "1601-1604", "1602-1603"]))
 def test_any_subscription_to_built_days_has_nothing_in_them_that_is_traded_between_them(play: Play, hours: str) -> None:
     assert faults_of(built_days(play, hours)) == []
@@ -49,7 +49,7 @@ def test_what_was_repaired_is_no_gap_for_those_who_join_while_history_fails() ->
     assert faults_of(built(play)) == []
 
 
-@settings(max_examples=examples(40), phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(10), phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_any_subscription_to_a_built_stream_is_one_sequence(play: Play) -> None:
     assert faults_of(built(play)) == []
@@ -79,7 +79,7 @@ def test_a_part_that_history_leaves_out_for_seconds_is_in_the_candle_in_the_end(
     assert faults_of(built(play)) == []
 
 
-@settings(max_examples=examples(40), phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(10), phases=(Phase.explicit, Phase.generate))
 @given(plays, st.sampled_from([3, 7, 9]))
 def test_any_subscription_is_one_sequence_where_shorter_candles_are_often_not_there(play: Play, quiet: int) -> None:
     # Nothing says then that a row which is left out was there.

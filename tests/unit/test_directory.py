@@ -30,12 +30,15 @@ NOTHING: tuple[PriceUpdate, ...] = ()
 class Lists:
     """A provider that lists what `symbols` holds; each question waits for `may_answer`."""
 
-    def __init__(self, name: str, *symbols: str, needs_key: str = "", asset_class: str = "demo") -> None:
+    def __init__(
+        self, name: str, *symbols: str, needs_key: str = "", asset_class: str = "demo", **description: Any
+    ) -> None:
         # What tells one built-in plugin from another.
         self.__name__ = self.name = name
         self.symbols: Any = symbols
         self.needs_key = needs_key
         self.asset_class = asset_class
+        self.description = description
         self.paused: set[str] = set()
         self.extras: dict[str, Any] | None = None
         self.may_answer = asyncio.Event()
@@ -48,6 +51,7 @@ class Lists:
         return ProviderInfo(
             name=self.name, api=API_VERSION, title=self.name.title(), asset_classes=(self.asset_class,),
             intervals=("1m", "1h"), settings=(Setting("key", is_secret=True),), needs_key=self.needs_key,
+            **self.description,
         )  # fmt: skip
 
     @hookimpl
@@ -423,11 +427,17 @@ def test_a_provider_is_found_by_name_only_among_those_given() -> None:
     assert refusal(directory, "one", "AAA").code == "unknown_symbol"
 
 
+async def until_settled(directory: Directory, pin: str | None, symbol: str) -> tuple[str, str, str]:
+    """Resolve a name as the routes do."""
+    await directory.settled(pin, symbol)
+    return found(directory.resolve(pin, symbol, "1m"))
+
+
 # -- a list that is missing ------------------------------------------------------------------------
 
 
-def away(name: str, *symbols: str, asset_class: str = "demo") -> Lists:
-    lists = Lists(name, *symbols, asset_class=asset_class)
+def away(name: str, *symbols: str, asset_class: str = "demo", **description: Any) -> Lists:
+    lists = Lists(name, *symbols, asset_class=asset_class, **description)
     lists.error = ProviderUnavailable("cannot connect")
     return lists
 
@@ -473,16 +483,33 @@ async def test_the_list_of_an_earlier_run_decides_while_the_provider_is_away(sta
 
 
 async def test_a_missing_list_is_no_doubt_about_what_its_provider_cannot_have(start: Start) -> None:
-    directory = await start(away("one"), Lists("two", "EUR/USD", asset_class="forex"))
+    directory = await start(away("one", symbol_form="[A-Z]+"), Lists("two", "EUR/USD", "BBB", asset_class="forex"))
     await directory.settled(None, "EUR/USD")
     assert found(directory.resolve(None, "EUR/USD", "1m")) == ("two", "EUR/USD@1m", "EUR/USD")
+    # Of another asset class it may have something that is called so.
+    assert refusal(directory, None, "BBB").code == "provider_unavailable"
 
 
-async def test_a_contract_is_not_taken_for_what_it_is_on_while_the_list_of_that_is_missing(start: Start) -> None:
+async def test_a_list_has_nothing_that_its_provider_says_it_cannot_have(
+    start: Start, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await store.documents.put("instruments:one", b'[["EUR/USD","demo","B","Q",null],["AAA","demo","B","Q",null]]')
+    directory = await start(Lists("one", "aaa", "EUR/USD", symbol_form="[A-Z]+"), Lists("two", "EUR/USD"))
+    assert directory.standing("one", "EUR/USD") == "unknown"
+    await directory.settled()
+    assert found(directory.resolve(None, "EUR/USD", "1m"))[0] == "two"
+    assert found(directory.resolve(None, "AAA", "1m"))[0] == "one"
+    assert "EUR/USD does not fit symbol_form, '[A-Z]+'" in caplog.text
+
+
+@pytest.mark.parametrize("asset_class", ["future", "crypto", "stocks"])
+async def test_a_name_is_not_given_to_a_later_provider_while_an_earlier_list_is_late(
+    start: Start, asset_class: str
+) -> None:
     spot = Lists("spot", "BTCUSDT", asset_class="crypto")
     spot.may_answer.clear()
-    directory = await start(spot, Lists("contracts", "BTCUSDT", asset_class="future"))
-    await directory.settled("contracts")
+    directory = await start(spot, Lists("other", "BTCUSDT", asset_class=asset_class))
+    await directory.settled("other")
     assert not directory.is_settled(None, "BTCUSDT")
     asked = asyncio.create_task(directory.settled(None, "BTCUSDT"))
     await asyncio.sleep(0.1)
@@ -490,6 +517,85 @@ async def test_a_contract_is_not_taken_for_what_it_is_on_while_the_list_of_that_
     spot.may_answer.set()
     await asked
     assert directory.resolve(None, "BTCUSDT", "1m").provider.name == "spot"
+
+
+async def test_a_list_of_an_earlier_run_is_confirmed_before_a_name_is_given_to_another(
+    start: Start, store: Store
+) -> None:
+    await store.documents.put("instruments:one", b'[["AAA","demo","B","Q",null]]')
+    first = Lists("one", "AAA", "NEW")
+    first.may_answer.clear()
+    directory = await start(first, Lists("two", "NEW"))
+    await directory.settled("two")
+    assert directory.is_settled(None, "AAA")
+    assert not directory.is_settled(None, "NEW")
+    assert not directory.is_settled("two", "NEW")
+    asked = asyncio.create_task(directory.settled("two", "NEW"))
+    await asyncio.sleep(0.1)
+    assert not asked.done()
+    first.may_answer.set()
+    await asked
+    assert found(directory.resolve("two", "NEW", "1m")) == ("two", "NEW@1m", "two:NEW")
+    assert found(directory.resolve(None, "NEW", "1m")) == ("one", "NEW@1m", "NEW")
+
+
+async def test_a_list_of_an_earlier_run_counts_when_its_provider_says_nothing_for_a_while(
+    start: Start, store: Store
+) -> None:
+    await store.documents.put("instruments:one", b'[["AAA","demo","B","Q",null]]')
+    hanging = Lists("one", "AAA")
+    hanging.may_answer.clear()
+    directory = await start(hanging, Lists("two", "BBB"))
+    began = asyncio.get_running_loop().time()
+    for _ in range(3):
+        await directory.settled(None, "BBB")
+    assert asyncio.get_running_loop().time() - began <= WAITS.quick_s
+    assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
+
+
+@pytest.mark.parametrize("asked", [None, "two"])
+async def test_an_empty_list_says_nothing_of_a_name(start: Start, asked: str | None) -> None:
+    first = Lists("one")
+    directory = await start(first, Lists("two", "BBB"), ttl_s=60.0)
+    await directory.settled(asked, "BBB")
+    assert refusal(directory, None, "BBB").code == "provider_unavailable"
+    assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
+
+
+async def test_symbols_that_are_always_pinned_are_nobodys_alone(start: Start) -> None:
+    pinned = away("one", "AAA", "BBB", always_pinned=True)
+    directory = await start(pinned, Lists("two", "BBB"), quick_s=0.1)
+    # Nobody waits for its list, and it is asked for nothing because of a name alone.
+    assert await until_settled(directory, None, "BBB") == ("two", "BBB@1m", "BBB")
+    asked = pinned.asked
+    await directory.settled(None, "AAA")
+    assert refusal(directory, None, "AAA").code == "unknown_symbol"
+    assert pinned.asked == asked
+    pinned.error = None
+    directory.ask_anew("one")
+    await eventually(lambda: directory.standing("one", "AAA") == "trading")
+    assert found(directory.resolve("one", "AAA", "1m")) == ("one", "AAA@1m", "one:AAA")
+    assert "did you mean one:AAA?" in refusal(directory, None, "AAA").message
+
+
+async def test_a_list_that_hangs_later_holds_up_nobody_who_wants_all(start: Start) -> None:
+    pinned = away("one", "AAA", always_pinned=True)
+    directory = await start(pinned, Lists("two", "BBB"), ttl_s=60.0, retry_s=(1.0, 900.0))
+    await directory.settled()
+    pinned.may_answer.clear()
+    await eventually(lambda: pinned.asked == 2)
+    began = asyncio.get_running_loop().time()
+    await directory.settled()
+    assert asyncio.get_running_loop().time() == began
+
+
+async def test_what_is_always_pinned_needs_no_other_list(start: Start) -> None:
+    hanging = Lists("one", "AAA")
+    hanging.may_answer.clear()
+    directory = await start(hanging, Lists("two", "AAA", always_pinned=True))
+    await directory.settled("two")
+    assert directory.is_settled("two", "AAA")
+    assert found(directory.resolve("two", "AAA", "1m")) == ("two", "AAA@1m", "two:AAA")
 
 
 async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(start: Start) -> None:

@@ -136,9 +136,46 @@ def test_history_of_what_expired_is_complete_and_asks_for_nothing_later() -> Non
 
 def test_hours_end_with_the_contract() -> None:
     moment = at("2026-09-25 08:00:00")
-    market = TradingHours(expires_at=lambda: moment)
+    market = TradingHours(expires_at=moment)
     assert (market.opens_at(moment - 1), market.opens_at(moment)) == (moment - 1, FOREVER)
     assert market.end_of("1d", at("2026-09-25 00:00:00")) == moment
     assert market.next_due("1M", at("2026-09-01 00:00:00")) == FOREVER
     assert market.open_parts(moment - 120, moment + 120, 60) == [(moment - 120, moment)]
     assert market.session_at(moment) is None
+
+
+def test_hours_learn_from_the_list_when_a_contract_expires() -> None:
+    moment = at("2026-09-25 08:00:00")
+    contract = Instrument("f_260925", "future", "F", "USDT", expires_at=moment)
+
+    async def play(loop: VirtualLoop) -> None:
+        async with played_relay(Futures(loop.time), clock_of(loop)) as relay:
+            hours = relay.provider.hours
+            market = hours.market("f_260925")
+            assert market.opens_at(moment) == moment
+            hours.note_instruments({"F_260925": contract})
+            for other in range(5000):
+                hours.market(f"F{other}")
+            # Whoever has the hours learns it too, also another day, and keeps it when the contract has left the list.
+            assert hours.market("f_260925") is market
+            assert market.opens_at(moment) == FOREVER
+            hours.note_instruments({"F_260925": contract._replace(expires_at=moment + 60)})
+            hours.note_instruments({})
+            assert (market.opens_at(moment), market.opens_at(moment + 60)) == (moment, FOREVER)
+
+    run(play)
+
+
+def test_what_the_list_says_of_an_expiry_counts_before_an_answer_for_the_symbol_alone() -> None:
+    moment = at("2026-09-25 08:00:00")
+    contract = Instrument("F", "future", "F", "USDT", expires_at=moment)
+
+    async def play(loop: VirtualLoop) -> None:
+        async with played_relay(Futures(loop.time), clock_of(loop)) as relay:
+            hours = relay.provider.hours
+            hours.note_instruments({}, {"F": contract})
+            assert hours.market("F").opens_at(moment) == FOREVER
+            hours.note_instruments({"F": contract._replace(expires_at=None)}, {"F": contract})
+            assert hours.market("F").opens_at(moment) == moment
+
+    run(play)

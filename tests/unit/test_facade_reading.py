@@ -77,8 +77,20 @@ def test_rows_are_written_with_their_texts_and_cut_at_any_place() -> None:
 def test_a_candle_without_texts_is_marked_and_named() -> None:
     rows = KLINE_ROWS["1m"]
     chunk = encode([candle(1), Candle(120, 1.0, 1.0, 1.0, 1.0), candle(3)], rows)
-    assert rows.bare_times(chunk) == [120]
-    assert rows.bare_times(chunk.part(2, 3)) == []
+    assert chunk.bare_times() == [120]
+    assert chunk.part(2, 3).bare_times() == []
+    known = encode([candle(4)], rows)
+    assert [known.is_full, joined([known, known]).is_full, joined([known, chunk]).is_full] == [True, True, False]
+    assert joined([known, chunk]).bare_times() == [120]
+
+
+def test_rows_of_very_different_lengths_are_cut_where_they_begin() -> None:
+    wide = [f"1.{'0' * 25}"] * len(TEXTS)
+    candles = [written_candle(60 * number, wide if number < 100 else TEXTS, 3) for number in range(1, 201)]
+    chunk = encode(candles, KLINE_ROWS["1m"])
+    truth = orjson.loads(b"[%b]" % chunk.text)
+    for first in range(0, 200, 9):
+        assert orjson.loads(b"[%b]" % chunk.part(first, 200).text) == truth[first:]
 
 
 def test_months_and_weeks_close_before_the_next_one() -> None:

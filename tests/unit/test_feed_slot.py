@@ -1,5 +1,6 @@
 """A place for one feed: who fits in, and how one feed follows another."""
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
 from relay.core.errors import Flooded
+from relay.supervision.feed_slot import HURRY_S
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FeedTiming
 from tests.support.conditions import eventually
@@ -265,6 +267,53 @@ async def test_streams_know_when_a_lost_feed_is_opened_again(tmp_path: Path) -> 
         await eventually(lambda: "HTTP 503" in one.stream.message)
         assert one.stream.status == "connecting"
         assert one.stream.message.startswith("HTTP 503; the next attempt is at 2025-11-24T16:00:3")
+
+
+async def opened_within(plugin: Scripted, seconds: float, before: int) -> bool:
+    await asyncio.sleep(seconds)
+    return len(plugin.feeds) > before
+
+
+async def test_a_provider_that_is_back_ends_the_pause_before_a_feed_once(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        for number in range(1, 6):
+            await eventually(partial(has_feeds, plugin, number))
+            plugin.feeds[-1].end(ProviderUnavailable("HTTP 503"))
+            await eventually(lambda: plugin.feeds[-1].has_ended)
+        # The next pause is one of 15 s and more.
+        assert not await opened_within(plugin, HURRY_S, 5)
+        slot.hurry()
+        assert await opened_within(plugin, HURRY_S, 5)
+        plugin.feeds[-1].end(ProviderUnavailable("HTTP 503"))
+        assert not await opened_within(plugin, 10.0, 6)
+
+
+async def test_a_pause_that_the_provider_asks_for_is_not_ended_by_others(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].end(RateLimited("HTTP 429", 600.0))
+        await eventually(lambda: plugin.feeds[0].has_ended)
+        slot.hurry()
+        assert not await opened_within(plugin, 10.0, 1)
+
+
+async def test_a_feed_that_delivers_after_a_loss_says_so_once(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised)
+        await make_live(plugin, supervised.stream)
+        assert not slot.takes_comeback()
+        plugin.feeds[0].end(ProviderUnavailable("HTTP 503"))
+        await eventually(partial(has_feeds, plugin, 2))
+        assert not slot.takes_comeback()
+        plugin.feeds[1].say(update(A))
+        await eventually(lambda: state(supervised) == "connected")
+        assert [slot.takes_comeback(), slot.takes_comeback()] == [True, False]
 
 
 async def test_a_provider_without_a_key_refuses_none(tmp_path: Path) -> None:

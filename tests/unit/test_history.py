@@ -26,6 +26,7 @@ from relay.history.requests import MAX_CALLS, HistoryRequest, PageRequest, PastC
 from relay.history.service import HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
+from tests.support.examples import examples
 from tests.support.virtual_time import run
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
@@ -1740,7 +1741,7 @@ async def play(times: Sequence[int], now: int, page: int, at_once: int, script: 
         await world.recover()
 
 
-@settings(max_examples=250)
+@settings(max_examples=examples(65))
 @given(
     numbers=st.frozensets(st.integers(0, MINUTES), max_size=60).map(
         lambda holes: [n for n in range(MINUTES) if n not in holes]

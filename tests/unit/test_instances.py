@@ -183,32 +183,6 @@ def test_a_built_in_provider_that_is_switched_off_is_not_imported(
     assert "offline" not in sys.modules
 
 
-@pytest.mark.parametrize(
-    ("content", "environ", "is_on"),
-    [
-        ("", {}, False),
-        ("", {"RELAY_WAITING": "x", "RELAY_OTHER_KEY": "x"}, False),
-        ("", {"RELAY_WAITING_KEY": ""}, False),
-        ("[waiting]\ndepth = 4", {}, True),
-        ("[providers.waiting]\nenabled = true", {}, True),
-        ("", {"RELAY_WAITING_API_KEY": "k"}, True),
-        ("", {"RELAY_WAITING_ENABLED": "yes"}, True),
-        ("[waiting]\ndepth = 4\n[providers.waiting]\nenabled = false", {}, False),
-        ("[waiting]\ndepth = 4", {"RELAY_WAITING_ENABLED": "no"}, False),
-        ("[providers.kraken]\nuses = 'waiting'\nexchange = 'kraken'", {}, False),
-    ],
-)
-def test_a_built_in_provider_that_waits_is_off_until_the_configuration_says_anything_about_it(
-    host_of: Host, modules: Callable[[str, str], None], content: str, environ: dict[str, str], is_on: bool
-) -> None:
-    modules("waiting", source_of("exchanges", ('name="exchanges"', 'name="waiting"')))
-    host = host_of(content, environ, builtin=(("waiting:Exchanges", "if configured"),))
-    assert host.failures == []
-    assert ("waiting" in host.loaded, "waiting" in host.switched_off) == (is_on, not is_on)
-    assert ("waiting" in sys.modules) == (is_on or "uses" in content)
-    assert ("kraken" in host.loaded) == ("uses" in content)
-
-
 def test_an_instance_of_a_provider_that_is_switched_off_works(
     host_of: Host, modules: Callable[[str, str], None]
 ) -> None:
@@ -228,8 +202,8 @@ def test_an_instance_can_be_switched_off_by_its_variable(host_of: Host) -> None:
 def test_a_file_that_is_switched_off_is_not_bound(host_of: Host) -> None:
     host = host_of("[providers.exchanges]\nenabled = false", builtin=BUILTIN)
     assert (list(host.loaded), list(host.switched_off)) == (
-        ["binance", "twelve_data"],
-        ["binance_usdm", "exchanges"],
+        ["binance", "twelve_data", "binance_usdm"],
+        ["exchanges"],
     )
 
 
@@ -246,7 +220,7 @@ def test_an_instance_with_the_name_of_a_provider_replaces_it_with_a_warning(
     host_of: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     host = host_of("[providers.binance]\nuses = 'exchanges'\nexchange = 'kraken'", builtin=BUILTIN)
-    assert list(host.loaded) == ["binance", "twelve_data", "exchanges"]
+    assert list(host.loaded) == ["binance", "twelve_data", "binance_usdm", "exchanges"]
     assert host.loaded["binance"].info.title == "Exchanges: kraken"
     assert caplog.messages == [
         "provider binance of [providers.binance], which uses exchanges, replaces the one of builtin:BinanceProvider"

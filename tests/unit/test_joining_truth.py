@@ -12,7 +12,7 @@ def test_a_subscription_is_one_sequence(name: str) -> None:
     assert faults_of(PLAYS[name]) == []
 
 
-@settings(max_examples=examples(40), phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(10), phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_any_subscription_is_one_sequence(play: Play) -> None:
     assert faults_of(play) == []

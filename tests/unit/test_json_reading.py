@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.json_reading import AT_ONCE, NoJson, parse, parse_in_turns, read_json
+from tests.support.examples import examples
 
 VALUES = st.recursive(
     st.none()
@@ -34,7 +35,7 @@ def outcome(reader: Any, text: bytes) -> Any:
         return type(error)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(15))
 @given(TEXTS, WINDOWS)
 def test_both_readers_read_the_same(text: bytes, window: int) -> None:
     assert parse_in_turns(text, window) == parse_in_turns(text) == parse(text) == orjson.loads(text)
@@ -43,7 +44,7 @@ def test_both_readers_read_the_same(text: bytes, window: int) -> None:
 DAMAGES = [b"", b",", b"]", b"}", b'"', b":", b"\\ud83d", b"\xff", b"NaN", b"[", b"{", b"-", b"0", b"e", b" ", b"\n"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(75))
 @given(TEXTS, WINDOWS, st.integers(0, 60), st.sampled_from(DAMAGES))
 def test_both_readers_refuse_the_same(text: bytes, window: int, at: int, damage: bytes) -> None:
     damaged = text[:at] + damage + text[at + 1 :]

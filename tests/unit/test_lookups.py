@@ -336,6 +336,21 @@ async def test_who_has_it_cannot_be_said_while_a_provider_cannot_be_asked(start:
         "First could not be asked whether it has 'NOPE': away",
     )
     assert error.retry_after == pytest.approx(LOOKUP_LIMITS.failed_s, abs=3)
+    # Another one says that it has it, which the first may do as well.
+    refused = await subscribe(directory, None, "AAPL")
+    assert isinstance(refused, RequestError)
+    assert refused.message == "First could not be asked whether it has 'AAPL': away"
+    assert await subscribe(directory, "second", "AAPL") == ("second", "AAPL@1m", "second:AAPL")
+
+
+async def test_answer_for_one_symbol_waits_for_the_list_of_any_provider(start: Start) -> None:
+    late = Lists("list", "BTC")
+    late.error = ProviderUnavailable("away")
+    directory = await start(Shop("BTC", name="first"), late)
+    assert await subscribe(directory, "first", "BTC") == ("first", "BTC@1m", "first:BTC")
+    refused = await subscribe(directory, None, "BTC")
+    assert isinstance(refused, RequestError)
+    assert "may be a symbol of List" in refused.message
 
 
 async def test_symbol_that_nobody_has_is_unknown_with_a_suggestion(start: Start) -> None:

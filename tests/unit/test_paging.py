@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay import Candle, page_candles
+from tests.support.examples import examples
 
 DAY_S = 1440
 
@@ -35,7 +36,7 @@ def paged(venue: Venue, start: int | None, end: int, limit: int, coarse_s: int |
     return [candle.time for candle in asyncio.run(work)]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(40))
 @given(
     st.lists(st.integers(0, 3000), max_size=60),
     st.one_of(st.none(), st.integers(0, 200_000)),

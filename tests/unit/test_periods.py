@@ -14,6 +14,7 @@ from relay.core.model import OpenHours
 from relay.core.periods import Periods
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
+from tests.support.examples import examples
 from tests.support.moments import at
 
 HOUR, DAY = 3600, 86_400
@@ -193,7 +194,7 @@ CALENDARS = [None, NYSE, FOREX, TOKYO, TradingCalendar("Europe/London", "0800-16
 START = at("2026-01-02 00:00:00")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(75), deadline=None)
 @given(st.sampled_from(CALENDARS), st.integers(0, 370), st.data())
 def test_periods_do_not_overlap_and_every_traded_minute_has_one(
     calendar: TradingCalendar | None, day: int, data: st.DataObject
@@ -218,7 +219,7 @@ def test_periods_do_not_overlap_and_every_traded_minute_has_one(
     assert all(one[1] <= other[0] for one, other in pairwise(ordered))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.integers(0, 700), st.sampled_from(["1d", "3d", "1w", "1M"]))
 def test_days_of_trading_are_grouped_by_their_date(day: int, interval: str) -> None:
     """The date is read from the local clock at the end of each session."""

@@ -60,11 +60,11 @@ def test_plugins_shows_instances_what_is_off_older_and_replaced(here: Path) -> N
     exchanges, first = f"file:{PLUGINS / 'exchanges.py'}:Exchanges", f"file:{PLUGINS / 'first_api.py'}:FirstApi"
     assert [(row[0], row[1], row[2], row[-1]) for row in rows[:7]] == [
         ("binance", "ready", f"file:{PLUGINS / 'other_binance.py'}", "-"),
+        ("binance_usdm", "ready", "builtin:BinanceUsdmProvider", "-"),
         ("exchanges", "needs exchange", exchanges, "-"),
         ("first_api", "needs a key", first, "-"),
         ("kraken", "ready", exchanges, "exchanges"),
         ("twelve_data", "off", "builtin:TwelveDataProvider", "-"),
-        ("binance_usdm", "off", "builtin:BinanceUsdmProvider", "-"),
         ("coinbase", "off", exchanges, "exchanges"),
     ]
     assert rows[7:] == [
@@ -110,7 +110,7 @@ def test_plugins_as_json_has_all_of_it(here: Path) -> None:
         "first_api": ("needs a key", None),
         "kraken": ("ready", "exchanges"),
         "twelve_data": ("off", None),
-        "binance_usdm": ("off", None),
+        "binance_usdm": ("ready", None),
         "coinbase": ("off", "exchanges"),
     }
     kraken = next(one for one in answer["providers"] if one["name"] == "kraken")

@@ -10,6 +10,7 @@ from providers.twelve_data.forex import ALWAYS, MONEY
 from providers.twelve_data.polled import PolledStream
 from relay import Candle, PriceUpdate, StreamKey, unreadable
 from relay.core.model import widened
+from tests.support.examples import examples
 
 NOON = 1_768_392_000  # 2026-01-14 12:00 UTC
 MINUTE = StreamKey("EUR/USD", "1m")
@@ -164,7 +165,7 @@ def test_when_candles_can_be_built(change: object, expected: bool) -> None:
     assert not larger.can_be_built(StreamKey("EUR/USD", "3m"), smaller, "2h", 2000.0)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(10))
 @given(
     ticks=st.lists(st.integers(50, 150), min_size=300, max_size=300),
     pauses=st.lists(st.integers(1, 25), min_size=1, max_size=20),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.core.rate_limits import Buckets, FairQuota, TokenBucket
+from tests.support.examples import examples
 
 PAUSES = st.lists(st.floats(0, 5), min_size=1, max_size=200)
 
@@ -209,4 +210,4 @@ class Sharing(RuleBasedStateMachine):
 
 
 TestSharing = Sharing.TestCase
-TestSharing.settings = settings(max_examples=60, stateful_step_count=60)
+TestSharing.settings = settings(max_examples=examples(15), stateful_step_count=60)

@@ -279,3 +279,14 @@ def test_forming_candle_is_cheap_once_warm(market: Market) -> None:
     for i in range(200):
         market.candle("BTCUSDT", "1h", NOON, NOON + 1_800_000 + i)
     assert (time.process_time() - started) / 200 < 0.001
+
+
+def test_a_stretch_that_was_asked_for_before_is_as_a_test_left_it() -> None:
+    market, hour = StagedMarket(7), (NOON, NOON + HOUR_MS)
+    before = market.span("BTCUSDT", *hour)
+    assert before == Market(7).span("BTCUSDT", *hour)
+    market.hide("BTCUSDT", NOON, NOON + 30 * MINUTE_MS)
+    half = market.span("BTCUSDT", *hour)
+    assert 0 < half.trades < before.trades
+    market.list_other(market.delist("BTCUSDT"), 5.0, NOON)
+    assert market.span("BTCUSDT", *hour).close < half.close / 1000

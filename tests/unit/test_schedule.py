@@ -16,6 +16,7 @@ from providers.twelve_data.schedule import (
     periods,
     promised,
 )
+from tests.support.examples import examples
 from tests.support.moments import at
 
 WEDNESDAY = at("2026-01-14 00:00")
@@ -86,7 +87,7 @@ def test_half_of_the_day_is_promised_to_polls_and_less_as_trading_passes() -> No
     assert promised([], 800, 30.0, WEDNESDAY) == 0
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(50))
 @given(
     lines=st.lists(
         st.builds(
@@ -152,7 +153,7 @@ def test_long_candles_have_a_poll_at_each_close(asked: float, period: float, exp
     assert aligned(asked + period, period, 4.0, 300.0, asked + 30.0, 30.0) == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(75))
 @given(st.floats(30, 4000), st.sampled_from([60.0, 300.0, 900.0, 3600.0]), st.floats(0, 3600))
 def test_polls_of_a_steady_plan_keep_their_distance_and_their_average(
     period: float, length: float, phase: float

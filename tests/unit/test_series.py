@@ -19,6 +19,7 @@ from relay.streams.gaps import MOST, SeriesGap
 from relay.streams.judged_updates import MOST_HELD
 from relay.streams.series import Series
 from relay.streams.told_candles import REMEMBERED
+from tests.support.examples import examples
 
 MINUTE = StreamKey("BTCUSDT", "1m")
 DAY = 86_400
@@ -447,7 +448,7 @@ def worlds(draw: st.DrawFn) -> World:
     return World(interval, times, states, revisions)
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(250))
 @given(data=st.data(), world=worlds(), actions=st.lists(st.sampled_from(WEIGHTED), min_size=5, max_size=60))
 def test_whatever_arrives_in_whatever_order_the_contract_holds(
     data: st.DataObject, world: World, actions: list[str]

@@ -57,6 +57,7 @@ DEFAULTS = {
     "public_status": False,
     "trusted_proxies": (),
     "allowed_origins": (),
+    "frame_ancestors": (),
     "max_clients": 10000,
     "max_clients_per_address": 1000,
     "max_streams_per_client": 0,
@@ -71,7 +72,7 @@ DEFAULTS = {
     "log_level": "info",
     "log_format": "text",
     "plugins": (),
-    "facades": ("binance",),
+    "facades": ("binance", "udf"),
 }
 
 
@@ -107,7 +108,7 @@ def test_flag_goes_before_environment_before_file(name: str, tmp_path: Path) -> 
     assert getattr(config_of(content, tmp_path, environ, {name: str(in_flag)}), name) == in_flag
 
 
-@pytest.mark.parametrize("name", ["allowed_origins", "plugins"])
+@pytest.mark.parametrize("name", ["allowed_origins", "frame_ancestors", "plugins"])
 def test_lists_are_comma_lists_in_the_environment(name: str, tmp_path: Path) -> None:
     content = f"{name} = ['https://a.example', 'https://b.example']"
     assert getattr(config_of(content, tmp_path), name) == ("https://a.example", "https://b.example")
@@ -438,6 +439,10 @@ def test_own_variable_goes_before_the_usual_one_of_the_provider(tmp_path: Path) 
         ("", {"RELAY_HOST": "[relay]"}, ("RELAY_HOST", "'[relay]'", "[::1]")),
         ("plugins = [1]", {}, ("plugins", "list of texts")),
         ("allowed_origins = ['https://a.example/path']", {}, ("allowed_origins", "https://charts.example.org")),
+        ("frame_ancestors = ['*']", {}, ("frame_ancestors", "'*'", "list the origins")),
+        ("frame_ancestors = 'https://a.example;script-src *'", {}, ("frame_ancestors", "https://charts.example.org")),
+        ("frame_ancestors = ['http://[::1]:8080']", {}, ("frame_ancestors", "http://[::1]:8080", "name of a host")),
+        ("frame_ancestors = ['null']", {}, ("frame_ancestors", "null")),
         ("log_format = 'xml'", {}, ("log_format", "'xml'", "text, json")),
         ("log_level = 'INFO'", {}, ("log_level", "'INFO'", "info")),
         ("", {"RELAY_PORT": "80x"}, ("RELAY_PORT", "'80x'")),

@@ -385,7 +385,7 @@ plays = st.builds(
 )
 
 
-@settings(max_examples=examples(15), phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=examples(4), phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_no_split_leaves_an_old_price_behind(play: Play) -> None:
     assert faults_in(play) == []

@@ -9,6 +9,7 @@ from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.ticked import PATIENCE_S, TickedStream, have_confirmed
 from relay import Candle, PriceUpdate, StreamKey
 from relay.streams.series import Series
+from tests.support.examples import examples
 from tests.support.moments import at
 
 START = at("2026-01-14 12:00:00")
@@ -210,7 +211,7 @@ def truth(minute: int) -> Candle:
 EVENTS = st.lists(st.tuples(st.floats(0, 480), st.sampled_from(["tick", "tick", "tick", "poll", "lose", "accept"])))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(15))
 @given(EVENTS, st.sampled_from([1.0, 100.0]))
 def test_whatever_comes_when_clients_get_every_candle_once_in_order_and_in_the_end_the_providers(
     events: list[tuple[float, str]], polled_in: float

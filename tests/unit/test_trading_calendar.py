@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from relay import OpenHours, TradingCalendar
 from relay.core.spans import FOREVER
+from tests.support.examples import examples
 from tests.support.moments import at
 from tests.support.walked_calendar import WalkedCalendar
 
@@ -200,7 +201,9 @@ def text_of(hours: list[tuple[str, str]]) -> str:
     return ",".join(f"{opens}-{closes}" for opens, closes in hours)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(
+    max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 @given(
     place=st.sampled_from(CHANGES),
     week=st.dictionaries(st.integers(0, 6), HOURS, min_size=1),

@@ -20,6 +20,7 @@ from relay.storage.sql import Tables
 from relay.storage.store import Store
 from relay.storage.verify import verify
 from relay.storage.write_queue import WriteQueue
+from tests.support.examples import examples
 from tests.support.virtual_time import run
 
 KEY = StreamKey("ACME", "1m")
@@ -184,7 +185,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(15))
 @given(st.lists(steps, max_size=14))
 def test_reads_give_what_was_stored_last_and_is_valid(play: list[tuple[str, int, int]]) -> None:
     async def perform() -> None:

@@ -15,8 +15,11 @@ GUIDES = (
     "CHANGELOG.md",
     "relay/server/README.md",
     "relay/web/facades/README.md",
+    "relay/web/facades/udf/README.md",
+    "relay/client/README.md",
     "providers/README.md",
     "providers/twelve_data/README.md",
+    "providers/ccxt/README.md",
 )
 PAGES = (*ROOT.glob("relay/web/static/**/*.js"), *ROOT.glob("relay/web/static/*.html"))
 MONITORING = tuple(path for path in ROOT.glob("relay/telemetry/monitoring/*") if path.suffix in {".json", ".yaml"})

@@ -21,9 +21,11 @@ from relay.web.problems import problem_of
 log = logging.getLogger(__name__)
 
 PREFIX = "/api/v1/market-data"
-WEBSOCKET, EVENTS, HISTORY = f"{PREFIX}/ws", f"{PREFIX}/sse", f"{PREFIX}/history"
+WEBSOCKET, EVENTS, PATH_OF_HISTORY = f"{PREFIX}/ws", f"{PREFIX}/sse", f"{PREFIX}/history"
 PATH_TOKEN = "path_token"
 """The name of the part of a path that is a token, in routes for programs that cannot send it in a header."""
+BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
+"""What comes before a path where the token is a part of it."""
 # Asked by machines that watch the relay, as often as they like.
 HEALTH = frozenset({"/healthz", "/readyz"})
 # The pages and what they load, and the descriptions of the contract: they hold nothing that needs a token.
@@ -112,7 +114,7 @@ class Access:
     def _token(self, request: web.Request) -> Token | None:
         """Return the valid token of a request; `?token=` is one where a browser sends no header: where updates come.
 
-        Routes of facades may have it in their path.
+        Routes of facades and history may have it in their path: few programs and no spreadsheet can send a header.
         """
         tokens = self.config.tokens
         if not tokens:
@@ -159,6 +161,11 @@ class Access:
             return 0.0
         bucket = self._requests.of(owner)
         return 0.0 if bucket.take() else bucket.wait_s
+
+    def spend_requests(self, caller: Caller, more: int) -> None:
+        """Count a request over HTTP as so many more: the next ones wait for it."""
+        if more and not self._counts_no_requests(caller.owner):
+            self._requests.of(caller.client).spend(more)
 
     def most_requests(self, owner: str) -> str:
         """Say how many requests a WebSocket client of an address may send."""
@@ -215,7 +222,7 @@ class Access:
         self.origins.check(request)
         if self._wants_token and caller.token is None and not (self.config.public_status and path in STATUS):
             raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
-        if path == HISTORY:
+        if path.endswith(PATH_OF_HISTORY):
             self.check_rows(caller)
         return None
 
@@ -242,7 +249,7 @@ class Access:
             return problem_of(self.origins.refusal(request, request.headers.get("Origin", "")))
         headers = {
             "Access-Control-Allow-Methods": "GET",
-            "Access-Control-Allow-Headers": "Authorization, If-None-Match, Last-Event-ID",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type, If-None-Match, Last-Event-ID",
             "Access-Control-Max-Age": "600",
         }
         return web.Response(status=204, headers=headers)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 from html import escape
+from importlib import resources
 from typing import Any
 from urllib.parse import urlencode
 
@@ -42,6 +43,8 @@ def page(openapi: Document, asyncapi: Document) -> str:
             *(_message(name, asyncapi) for name in requests),
             "<h3>Messages from the relay</h3>",
             *(_message(name, asyncapi) for name in said),
+            '<h2 id="javascript">JavaScript</h2>',
+            _javascript(),
             '<h2 id="objects">Objects</h2>',
             *(_object(name, schema) for name, schema in objects.items()),
             "</main>",
@@ -108,6 +111,7 @@ def _contents(operations: list[tuple[str, Document]], requests: list[str], said:
             *(f'<a href="#message-{name}">{name}</a>' for name in requests),
             "<strong>WebSocket: relay</strong>",
             *(f'<a href="#message-{name}">{name}</a>' for name in said),
+            '<strong><a href="#javascript">JavaScript</a></strong>',
             '<strong><a href="#objects">Objects</a></strong>',
             "</nav>",
         ]
@@ -133,7 +137,9 @@ def _operation(path: str, operation: Document, openapi: Document) -> str:
         )
         for status, answer in ((status, _found(one, openapi)) for status, one in operation["responses"].items())
     ]
-    examples = {one["name"]: one["example"] for one in operation["parameters"] if one["required"] and "example" in one}
+    examples = {
+        one["name"]: one["example"] for one in operation["parameters"] if _is_in_example(one) and "example" in one
+    }
     address = path + (f"?{urlencode(examples)}" if examples else "")
     shown = "".join(
         _example(example["value"]) for one in content.values() for example in one.get("examples", {}).values()
@@ -163,6 +169,20 @@ def _channel(asyncapi: Document) -> str:
         f"<p><code>{escape(address)}</code></p><p>{_text(about)}</p>"
         '<section class="card" aria-labelledby="closing"><h3 id="closing">How it closes</h3>'
         f"{_table(('code', 'because', 'then'), rows, 'Close codes')}</section>"
+    )
+
+
+def _javascript() -> str:
+    code = (resources.files("relay.web") / "examples" / "lightweight-charts" / "main.js").read_text(encoding="utf-8")
+    return (
+        '<section class="card" aria-labelledby="example-chart"><h3 id="example-chart">A chart without holes</h3>'
+        '<p>The relay serves its client, <a href="client.js"><code>client.js</code></a>, a module for browsers and '
+        'Node 22 or newer with types in <a href="client.d.ts"><code>client.d.ts</code></a>. The npm package '
+        "<code>market-relay-client</code> has the same file. This is the whole script of a page with Lightweight "
+        "Charts 5: the past of a stream, then live. After an outage of the provider, the network or the relay, what "
+        "was missed comes first. Its page and its package.json are in the folder "
+        "<code>relay/web/examples/lightweight-charts</code>.</p>"
+        f"<pre><code>{escape(code)}</code></pre></section>"
     )
 
 
@@ -218,6 +238,11 @@ def _more(schema: Schema) -> str:
     if "enum" in schema:
         said.append("one of " + " ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"]))
     return f' <span class="muted">({"; ".join(said)})</span>' if said else ""
+
+
+def _is_in_example(parameter: Document) -> bool:
+    """Say whether a request needs it, or needs it first of some alternatives."""
+    return bool(parameter["required"]) or parameter.get("x-one-of", [""])[0] == parameter["name"]
 
 
 def _mark(name: str, *, is_required: bool) -> str:

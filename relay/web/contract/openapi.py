@@ -10,7 +10,7 @@ from relay.core.version import VERSION
 from relay.protocol.fields import Schema
 from relay.web.contract import parameters, response_types
 from relay.web.contract.json_schema import Schemas
-from relay.web.contract.parameters import CANDLE_COUNT, Parameter, Query
+from relay.web.contract.parameters import CANDLE_COUNT, Alternative, Parameter, Query
 from relay.web.problems import CONTENT_TYPE
 
 Document = dict[str, Any]
@@ -91,7 +91,8 @@ OPERATIONS = (
     Operation(
         f"{PREFIX}/history",
         "history",
-        "Candles of one stream, ascending. An open candle is the last one if the range includes the present.",
+        "Candles of one stream, ascending. An open candle is the last one if the range includes the present. With "
+        "`symbols` those of several, as lines, one symbol after the other.",
         "market data",
         parameters.HISTORY,
         response_types.HistoryObject,
@@ -287,6 +288,9 @@ def _parameter(parameter: Parameter[Any], known: Mapping[str, list[str]]) -> Doc
     }
     if parameter.example is not None:
         found["example"] = parameter.example
+    if isinstance(parameter, Alternative):
+        # OpenAPI 3.1 cannot say it.
+        found["x-one-of"] = list(parameter.one_of)
     return found
 
 

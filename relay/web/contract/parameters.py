@@ -21,6 +21,10 @@ T_co = TypeVar("T_co", covariant=True)
 MOST_AT_ONCE = 5000
 _LONGEST_COMPARED = 40
 MOST_STREAMED = 50_000
+MOST_SYMBOLS = 100
+MOST_OF_SEVERAL = 500_000
+"""Candles that one request for several symbols may ask for: 78 MB of lines, which take half a second of processor time
+from memory and some three seconds from the database."""
 MOST_INSTRUMENTS = 5000
 HITS = 100
 """So many hits of a search are returned where no limit is given."""
@@ -73,6 +77,27 @@ class Required(Parameter[T]):
             said = f"{self.name} is missing; give one, for example {self.name}={self.example}"
             raise RequestError(Code.INVALID_REQUEST, said)
         return self.kind.of_text(self.name, text)
+
+
+class Alternative(Parameter[T]):
+    """A parameter of `one_of` several, of which a request needs one."""
+
+    def __init__(
+        self, name: str, kind: TextKind[T], description: str, *, one_of: tuple[str, ...], example: str | None = None
+    ) -> None:
+        super().__init__(name, kind, description, example=example)
+        self.one_of = one_of
+
+    def read(self, text: str | None) -> T | None:
+        """Return the value, None when it is left out. Raises `RequestError`, also when it is empty."""
+        if text == "":
+            raise self.missing()
+        return super().read(text)
+
+    def missing(self) -> RequestError:
+        """Say that there is none."""
+        said = f"{self.name} is missing; give one, for example {self.name}={self.example}"
+        return RequestError(Code.INVALID_REQUEST, said)
 
 
 class Defaulted(Parameter[T]):
@@ -230,14 +255,17 @@ class CandleCount(Whole):
         return RequestError(Code.INVALID_REQUEST, f"{said} ({self.most} with format=csv or format=ndjson)")
 
 
-class StreamNames:
-    """Names of streams between commas; each is looked at later, since one that is wrong harms no other."""
+class NamesInAddress:
+    """Names between commas; each is looked at later, since one that is wrong harms no other."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
 
     def of_text(self, name: str, text: str) -> tuple[str, ...]:
-        """Take as many as one request may name, each once."""
+        """Take as many as one request may have, each once."""
         names = tuple(dict.fromkeys(one.strip() for one in text.split(",") if one.strip()))
-        if not 1 <= len(names) <= MOST_STREAMS_PER_REQUEST:
-            said = f"{name} has {len(names)} names; give 1 to {MOST_STREAMS_PER_REQUEST}, with commas between them"
+        if not 1 <= len(names) <= self._most:
+            said = f"{name} has {len(names)} names; give 1 to {self._most}, with commas between them"
             raise RequestError(Code.INVALID_REQUEST, said)
         return names
 
@@ -278,8 +306,23 @@ class IntervalName:
 
 # -- parameters that several routes share ----------------------------------------------------------
 
-SYMBOL_PARAMETER = Required(
-    "symbol", SymbolName(), "As the provider writes it; `binance:BTCUSDT` names the provider, too.", example="BTCUSDT"
+_ONE_OF = ("symbol", "symbols")
+SYMBOL_PARAMETER = Alternative(
+    "symbol",
+    SymbolName(),
+    "As the provider writes it; `binance:BTCUSDT` names the provider, too. Needed, unless `symbols` is given.",
+    one_of=_ONE_OF,
+    example="BTCUSDT",
+)
+SYMBOLS_PARAMETER = Alternative(
+    "symbols",
+    NamesInAddress(MOST_SYMBOLS),
+    f"In place of `symbol`, with `format=ndjson`: up to {MOST_SYMBOLS} symbols with commas between them, one after the "
+    "other in the answer. Each line also has `symbol`, `interval` and `provider`. `limit` is that of each symbol, and "
+    f"all together may ask for {MOST_OF_SEVERAL} candles. A symbol that fails gets a line with `type` `error`, `code`, "
+    "`message`, `symbol`, `interval` and perhaps `retry_after`, after the candles that it has; the others go on.",
+    one_of=_ONE_OF,
+    example="BTCUSDT,EUR/USD",
 )
 INTERVAL_PARAMETER = Required(
     "interval", IntervalName(), "Length of the candles; `1m` is a minute, `1M` a month.", example="1m"
@@ -319,15 +362,22 @@ ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this asset c
 
 
 class HistoryQuery(NamedTuple):
-    """What the history route is asked for; `symbol` with the provider it is pinned to, if any."""
+    """What the history route is asked for: one `symbol`, with the provider it is pinned to, if any, or `symbols`."""
 
-    symbol: tuple[str | None, str]
+    symbol: tuple[str | None, str] | None
     interval: str
     start: int | None
     end: int | None
     limit: int
     form: str
     extended: bool
+    symbols: tuple[str, ...] | None
+
+    @property
+    def one_symbol(self) -> tuple[str | None, str]:
+        """The symbol of a query that names one; a query that names neither is not read."""
+        assert self.symbol is not None
+        return self.symbol
 
 
 class SymbolsQuery(NamedTuple):
@@ -345,12 +395,33 @@ class InstrumentsQuery(NamedTuple):
     limit: int | None
 
 
-def _in_order(asked: HistoryQuery) -> None:
+def _fit_together(asked: HistoryQuery) -> None:
+    _check_symbols(asked)
     if asked.start is not None and asked.end is not None and asked.start > asked.end:
         said = f"start_time {asked.start} is after end_time {asked.end}"
         raise RequestError(Code.INVALID_REQUEST, said)
     if asked.form == "json" and asked.limit > MOST_AT_ONCE:
         raise CANDLE_COUNT.fault(LIMIT.name, str(asked.limit))
+
+
+def _check_symbols(asked: HistoryQuery) -> None:
+    one, several = SYMBOL_PARAMETER.name, SYMBOLS_PARAMETER.name
+    if asked.symbols is None:
+        if asked.symbol is None:
+            raise SYMBOL_PARAMETER.missing()
+        return
+    if asked.symbol is not None:
+        raise RequestError(Code.INVALID_REQUEST, f"{one} and {several} are both given; give one of them")
+    if asked.form != "ndjson":
+        said = f"{FORMAT.name} {asked.form} has no place for {several}; add {FORMAT.name}=ndjson"
+        raise RequestError(Code.INVALID_REQUEST, said)
+    count = len(asked.symbols)
+    if count * asked.limit > MOST_OF_SEVERAL:
+        said = (
+            f"{LIMIT.name} {asked.limit} for each of {count} symbols is more than {MOST_OF_SEVERAL} candles; "
+            f"use a {LIMIT.name} of at most {MOST_OF_SEVERAL // count}, or fewer symbols"
+        )
+        raise RequestError(Code.INVALID_REQUEST, said)
 
 
 class EventsQuery(NamedTuple):
@@ -370,7 +441,7 @@ EVENTS = Query(
     EventsQuery,
     Required(
         "streams",
-        StreamNames(),
+        NamesInAddress(MOST_STREAMS_PER_REQUEST),
         f"Names of up to {MOST_STREAMS_PER_REQUEST} streams, with commas between them. "
         "Each gets its own answer; an error in one does not affect the others.",
         example="BTCUSDT@1m,EUR/USD@1h",
@@ -388,7 +459,16 @@ EVENTS = Query(
     Parameter("token", Word(), "A token, where no header can be sent: `EventSource` sends none."),
 )
 HISTORY = Query(
-    HistoryQuery, SYMBOL_PARAMETER, INTERVAL_PARAMETER, START_TIME, END_TIME, LIMIT, FORMAT, EXTENDED, check=_in_order
+    HistoryQuery,
+    SYMBOL_PARAMETER,
+    INTERVAL_PARAMETER,
+    START_TIME,
+    END_TIME,
+    LIMIT,
+    FORMAT,
+    EXTENDED,
+    SYMBOLS_PARAMETER,
+    check=_fit_together,
 )
 SYMBOLS = Query(SymbolsQuery, ASSET_CLASS)
 INSTRUMENTS = Query(

@@ -273,7 +273,7 @@ class FacadeStatus(TypedDict):
     upstream_weight: Annotated[Count, "What these calls cost, in units of the provider's budget."]
     weight_asked: Annotated[Count, "What the same requests would have cost the programs at the provider itself."]
     weight_saved: Count
-    live_series: Annotated[Count, "Series that are followed live because programs poll them."]
+    live_series: Annotated[Count, "Series and order books that are followed live because programs poll them."]
 
 
 class ClusterRelay(TypedDict):
@@ -283,12 +283,17 @@ class ClusterRelay(TypedDict):
     id: Annotated[str, "Names this run of it."]
     here: Annotated[bool, "True for the relay that answers."]
     shards: Annotated[Count, "Shards that it carries for all."]
+    differs: Annotated[
+        list[str], "Providers that it does not share with the relay that answers, because settings of them differ."
+    ]
 
 
 class ClusterShard(TypedDict):
     """A part of the streams of a provider, which one relay carries for all."""
 
-    shard: Annotated[str, "Provider, number of its shards, and which of them: `binance.1.0`."]
+    shard: Annotated[
+        str, "Provider, number of its shards, which of them, and a mark of settings: `binance.1.0.5f0c12ab`."
+    ]
     provider: str
     owner: Annotated[str | None, "The relay that carries it; null if there is none."]
     owners: Annotated[Count, "2 during a hand-over."]
@@ -314,6 +319,8 @@ class ClusterCalls(TypedDict):
     asked: Count
     failed: Count
     answered: Count
+    compared: Annotated[Count, "Candles of other relays that were compared with the provider's own answer."]
+    contradicted: Annotated[Count, "Those that the provider says otherwise."]
 
 
 class ClusterStatus(TypedDict):
@@ -324,6 +331,9 @@ class ClusterStatus(TypedDict):
     state: Annotated[Literal["joined", "alone"], "`alone`: NATS cannot be used, and it serves its own clients alone."]
     message: str
     alone_count: Annotated[Count, "How often it was alone since the start."]
+    budget_parts: Annotated[
+        dict[str, int], "While it is alone: of so many equal parts of a provider's limits it spends one."
+    ]
     relays: list[ClusterRelay]
     shards: list[ClusterShard]
     bus: ClusterBus

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 
 from relay.web.facades.binance.facade import BinanceFacade
 from relay.web.facades.facade import Facade, Facades
+from relay.web.facades.udf.facade import UdfFacade
 
-FACADE_TYPES: Mapping[str, type[Facade]] = {kind.name: kind for kind in (BinanceFacade,)}
+FACADE_TYPES: Mapping[str, type[Facade]] = {kind.name: kind for kind in (BinanceFacade, UdfFacade)}
 
 
 def chosen_facades(names: Iterable[str]) -> Facades:

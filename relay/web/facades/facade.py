@@ -13,14 +13,13 @@ from relay.instruments.directory import Directory
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.supervision.supervisor import Supervisor
-from relay.web.access.access import PATH_TOKEN, Access
+from relay.web.access.access import BELOW_TOKEN, Access
 from relay.web.facade_counts import FacadeCounts
 from relay.web.http.cached_body import KeptBodies
+from relay.web.http.instrument_lists import InstrumentLists
 from relay.web.ws.route import Clients
 
 Document = dict[str, Any]
-BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
-"""What comes before a path where the token is a part of it: few programs can send a header."""
 
 
 class FacadeTiming(NamedTuple):
@@ -35,6 +34,8 @@ class FacadeTiming(NamedTuple):
     most_kept_s: float = 12 * 3600.0
     first_event_s: float = 3.5
     """On record the first event of a candle came up to 2.7 s after the end of the one before."""
+    first_answer_s: float = 1.0
+    """So long the first word of a stream of the exchange's own is waited for, before the exchange is asked."""
 
     def kept_s(self, interval: str) -> float:
         """Return how long a series stays live after the last request."""
@@ -56,6 +57,7 @@ class FacadeParts:
     supervisors: dict[str, Supervisor]
     clients: Clients
     bodies: KeptBodies
+    lists: InstrumentLists
     timing: FacadeTiming = FACADE_TIMING
 
 

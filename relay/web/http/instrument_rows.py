@@ -103,6 +103,10 @@ class InstrumentRows:
                     break
         return everything if len(found) == len(everything) else found
 
+    def listed(self, number: int) -> Listed:
+        """Return the instrument of a row."""
+        return Listed(self._providers[self._owner[number]], self._instruments[number])
+
     def instruments(self, numbers: Sequence[int]) -> list[bytes]:
         """Return a JSON array of some rows, in parts."""
         if numbers == range(len(self)):
@@ -168,6 +172,13 @@ def _marked(symbols: Iterable[str], provider: str) -> Iterator[tuple[str, str]]:
         yield symbol, provider
 
 
+def session_of(provider: Provider, symbol: str, instrument: Instrument | None) -> str | None:
+    """Return when an instrument is traded, as text; None where its provider knows it, and has no text for it."""
+    if instrument is not None and instrument.session:
+        return instrument.session
+    return provider.hours.session_text(symbol) if provider.hours.is_stated else ALWAYS
+
+
 def _row(name: str, symbol: str, one: Listed) -> bytes:
     provider, instrument = one
     row = {
@@ -183,7 +194,7 @@ def _row(name: str, symbol: str, one: Listed) -> bytes:
         "price_step": instrument.price_step,
         "volume_step": instrument.volume_step,
         # What a provider says nothing of is always open for the relay.
-        "session": instrument.session or (provider.hours.session_text(symbol) if provider.hours.is_stated else ALWAYS),
+        "session": session_of(provider, symbol, instrument),
         "status": instrument.status,
         "attribution": provider.info.attribution,
     }

@@ -8,7 +8,6 @@ from aiohttp import web
 
 from relay.core.errors import Code
 from relay.instruments.directory import Directory
-from relay.protocol.symbol_names import is_symbol
 from relay.storage.store import Store
 from relay.web.access.access import Access
 from relay.web.contract import parameters
@@ -49,17 +48,9 @@ class RestRoutes:
     async def instruments(self, request: web.Request) -> web.StreamResponse:
         """The available instruments with their details, all or those that are searched for."""
         asked = parameters.INSTRUMENTS.read(request)
-        provider, search = asked.provider, asked.search
-        if search is not None and provider is None:
-            # The id of an instrument is found too.
-            pin, colon, rest = search.partition(":")
-            if colon and rest and pin.lower() in self._directory.listing:
-                provider, search = pin.lower(), rest
-                if is_symbol(rest.upper()):
-                    # Somebody names one symbol of one provider: a provider that lists nothing is asked for it.
-                    await self._directory.settled(provider, rest.upper())
-        limit = parameters.HITS if search is not None and asked.limit is None else asked.limit
-        return await self._list(request, "instruments", Selection(asked.asset_class, provider, search, limit))
+        wanted = await self._lists.understood(asked.search, Selection(asked.asset_class, asked.provider))
+        limit = parameters.HITS if wanted.query is not None and asked.limit is None else asked.limit
+        return await self._list(request, "instruments", wanted._replace(limit=limit))
 
     async def _list(self, request: web.Request, kind: Kind, wanted: Selection) -> web.StreamResponse:
         await self._directory.settled()

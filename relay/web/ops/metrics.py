@@ -248,7 +248,11 @@ class RelayCollector(Collector):
         asked = Count(
             "relay_facade_weight_asked", "What the same requests would have cost at the provider", labels=["facade"]
         )
-        live = Gauge("relay_facade_live_series", "Series followed live because they are polled", labels=["facade"])
+        live = Gauge(
+            "relay_facade_live_series",
+            "Series and order books followed live, being polled",
+            labels=["facade"],
+        )
         for name, counts in self._facades.items():
             for kind, count in counts.answered.items():
                 answered.add_metric([name, kind], count)
@@ -278,6 +282,12 @@ def _cluster(state: Mapping[str, Any]) -> Iterator[Metric]:
     """Say how a relay among several is; a relay that is one by itself has none of these."""
     yield Gauge("relay_cluster_alone", "1 while this relay serves without the others", state["state"] == "alone")
     yield Gauge("relay_cluster_relays", "Relays that are seen, this one included", len(state["relays"]))
+    differs = Gauge(
+        "relay_cluster_differs", "1 while another relay has other settings of a provider", labels=["provider"]
+    )
+    for name in sorted({one["provider"] for one in state["shards"]}):
+        differs.add_metric([name], any(name in relay["differs"] for relay in state["relays"]))
+    yield differs
     owned = Gauge("relay_cluster_shard_owned", "1 if this relay carries the shard for all", labels=["shard"])
     owners = Gauge("relay_cluster_shard_owners", "Relays that carry the shard for all", labels=["shard"])
     contested = Gauge("relay_cluster_shard_contested", "1 while two relays do so for too long", labels=["shard"])
@@ -294,6 +304,7 @@ def _cluster(state: Mapping[str, Any]) -> Iterator[Metric]:
     calls = state["history_calls"]
     yield Count("relay_cluster_history_calls", "Questions for history to other relays", calls["asked"])
     yield Count("relay_cluster_history_failures", "Those without an answer", calls["failed"])
+    yield Count("relay_cluster_candles_contradicted", "Those that differ from the provider's", calls["contradicted"])
     if (spread := bus["round_trip_ms"]) is not None:
         trip = Gauge("relay_cluster_bus_round_trip_seconds", "How long a write to NATS takes", labels=["quantile"])
         for label, name in (("0.5", "p50"), ("0.99", "p99")):

@@ -95,14 +95,17 @@ export class Feed extends EventTarget {
 
   #url;
   #askAgainMs;
+  #listing;
 
   /**
-   * `url` is the relay's address, of this page by default; `askAgainMs` least and most between asking for a refused stream.
+   * `url` is the relay's address, of this page by default; `askAgainMs` least and most between asking for a refused stream;
+   * `listing` says where a reader finds all symbols.
    *
-   * @param {{ url?: string, askAgainMs?: number[] }} options
+   * @param {{ url?: string, askAgainMs?: number[], listing?: string }} options
    */
-  constructor({ url, askAgainMs = ASK_AGAIN_MS } = {}) {
+  constructor({ url, askAgainMs = ASK_AGAIN_MS, listing = "the search lists all" } = {}) {
     super();
+    this.#listing = listing;
     this.#url = url;
     this.#askAgainMs = askAgainMs;
     this.#client = this.#newClient(currentToken());
@@ -321,7 +324,7 @@ export class Feed extends EventTarget {
     else if (message.type === "gap") this.#onGap(live, message);
     else if (message.type === "outdated") this.#onOutdated(live, message);
     else if (message.type === "failure") {
-      this.#onFailure(live, { ...message, text: message.text.replace(ROUTE, "the search lists all") });
+      this.#onFailure(live, { ...message, text: message.text.replace(ROUTE, this.#listing) });
     }
   }
 

@@ -41,10 +41,22 @@ export class Layout {
   /** What of the address was left out, since it is no stream or there are too many. */
   unread = [];
 
-  /** Read the address, else what was remembered. Who writes a question mark for the hash is understood. */
-  load() {
-    const remembered = stored();
-    const { streams: linked, unread } = read(location.hash.slice(1) || location.search.slice(1));
+  #isKept;
+
+  /** With `isKept` the address and what is remembered stay as they are: they are another page's. */
+  constructor(isKept = false) {
+    this.#isKept = isKept;
+  }
+
+  /**
+   * Show what a link asks for, else what is after the hash of the address, else what was remembered.
+   *
+   * @param {{ streams: string[], unread: string[] }} link
+   */
+  load(link = { streams: [], unread: [] }) {
+    const remembered = this.#isKept ? { streams: [], count: 1 } : stored();
+    const isLinked = this.#isKept || link.streams.length + link.unread.length > 0;
+    const { streams: linked, unread } = isLinked ? link : read(location.hash.slice(1));
     this.unread = unread;
     this.streams = [...linked, ...remembered.streams.slice(linked.length)];
     this.count = linked.length ? countFor(linked.length) : remembered.count;
@@ -83,7 +95,10 @@ export class Layout {
 
   /** Write the address (without an entry in the browser's history) and remember. */
   save() {
-    history.replaceState(null, "", `${location.pathname}#${format(this.streams.slice(0, this.count))}`);
+    if (this.#isKept) return;
+    const theme = new URLSearchParams(location.search).get("theme");
+    const query = theme === "dark" || theme === "light" ? `?theme=${theme}` : "";
+    history.replaceState(null, "", `${location.pathname}${query}#${format(this.streams.slice(0, this.count))}`);
     try {
       localStorage.setItem(KEY, JSON.stringify({ streams: this.streams, count: this.count }));
     } catch {

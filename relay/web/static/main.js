@@ -6,10 +6,12 @@ import { Board } from "./board.js";
 import { Feed } from "./feed.js";
 import { intervalsOf, moment, price, span, split, zone } from "./format.js";
 import { listen } from "./keys.js";
-import { COUNTS, Layout } from "./layout.js";
+import { COUNTS, Layout, format } from "./layout.js";
+import { readLink, wrongOf } from "./link.js";
 import { byId, hide, within, write, writeState } from "./page.js";
 import { Panel } from "./panel.js";
 import { Picker } from "./picker.js";
+import { TroubleBar } from "./trouble.js";
 import { ViewDialog } from "./view.js";
 
 const FIRST = ["BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT", "BNBUSDT", "XRPUSDT", "GBP/USD", "DOGEUSDT"];
@@ -19,26 +21,28 @@ const MOST_LISTED = 5000;
 const MOST_FOUND = 60;
 const TICK_MS = 500;
 const CONNECTION = { connecting: "Connecting", connected: "Connected", disconnected: "Offline", ended: "Refused" };
-// A connection that is lost for a moment needs no words.
-const TROUBLE_AFTER_MS = 2000;
 
 const grid = byId("grid");
-const feed = new Feed();
-const layout = new Layout();
+const link = readLink(location.search);
+// In a frame of another page there is one chart, and nothing with which to choose others.
+const { isEmbedded } = link;
+const feed = new Feed(isEmbedded ? { listing: "the search of the whole page lists all" } : {});
+const trouble = new TroubleBar(feed);
+const layout = new Layout(isEmbedded);
 const picker = new Picker((symbol, interval) => choose(symbol, interval));
 const panels = [];
-const board = new Board(feed, {
-  onPick: choose,
-  onSearch: (add) => picker.open(shownSymbols()[active], { pick: add, label: "Add a symbol to the watch list" }),
-});
+const board = isEmbedded
+  ? null
+  : new Board(feed, {
+      onPick: choose,
+      onSearch: (add) => picker.open(shownSymbols()[active], { pick: add, label: "Add a symbol to the watch list" }),
+    });
 const viewer = new ViewDialog({
   onChange: (view) => panels.forEach((panel) => panel.setView(view)),
   onGo: (time) => panels[active]?.goTo(time) ?? "There is no chart yet.",
 });
 let active = 0;
 let instruments = new Map();
-/** @type {number | null} */
-let troubledSince = null;
 
 // -- panels ----------------------------------------------------------------------------------------------------------
 
@@ -47,7 +51,7 @@ function render() {
   grid.dataset.count = String(layout.count);
   layout.streams.slice(0, layout.count).forEach((stream, index) => {
     if (panels[index] === undefined) {
-      panels[index] = new Panel(feed, byId("panel"), { onChosen, onSearch, onRenamed });
+      panels[index] = new Panel(feed, byId("panel"), { onChosen, onSearch: isEmbedded ? null : onSearch, onRenamed });
       grid.append(panels[index].element);
       panels[index].setView(viewer.view);
     }
@@ -67,7 +71,7 @@ function activate(index) {
   });
   renderIntervals();
   renderSource();
-  board.setShown(shownSymbols(), active);
+  board?.setShown(shownSymbols(), active);
   for (const button of buttonsIn(byId("layouts"))) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.count) === layout.count));
   }
@@ -191,55 +195,29 @@ function narrowScales() {
   for (const { chart } of panels) chart.scaleWidth = 0;
 }
 
-/** Say in words why nothing comes, and when the page tries again. */
-function renderTrouble() {
-  const { state, text, retryAt } = feed.connection;
-  const now = performance.now();
-  if (state === "connected") troubledSince = null;
-  else if (state !== "connecting") troubledSince ??= now;
-  const isTold = state === "ended" || (troubledSince !== null && now - troubledSince >= TROUBLE_AFTER_MS);
-  const bar = byId("trouble");
-  hide(bar, !isTold);
-  grid.toggleAttribute("data-offline", troubledSince !== null);
-  if (!isTold) return;
-  const waitMs = retryAt === null ? 0 : retryAt - now;
-  if (state !== "connecting") {
-    write(
-      within(bar, "[data-part=cause]"),
-      state === "ended" ? `The relay refuses this page: ${text}` : `Offline: ${text}`,
-    );
-  }
-  write(within(bar, "[data-part=wait]"), waitMs > 0 ? `next attempt in ${span(Math.ceil(waitMs / 1000) * 1000)}` : "");
-}
-
 function tick() {
   for (const panel of panels) panel.tick();
-  board.tick();
+  board?.tick();
   alignScales();
   const { state, text } = feed.connection;
   writeState(byId("connection"), state === "ended" ? "error" : state, CONNECTION[state]);
   byId("connection").title = text;
-  renderTrouble();
+  trouble.tick();
+  grid.toggleAttribute("data-offline", trouble.isOffline);
   const { isLocal } = viewer.view;
   write(byId("clock"), `${moment(Date.now() / 1000, true, isLocal).slice(11)} ${zone(isLocal)}`);
   const { live } = panels[active] ?? {};
   const last = live?.candles.last;
-  const figure = troubledSince !== null ? "Offline" : last ? price(last.close, live.decimals) : "";
+  const figure = trouble.isOffline ? "Offline" : last ? price(last.close, live.decimals) : "";
   const title = [figure, live && split(live.name).symbol].filter(Boolean).join(" ");
   document.title = title ? `${title} · market-relay` : "market-relay";
 }
 
-/** Say which parts of the address could not be read. */
-function renderUnread() {
-  const { unread } = layout;
-  hide(byId("unread"), !unread.length);
-  if (!unread.length) return;
-  const names = unread.slice(0, 3).map((one) => `“${one.slice(0, 40)}”`);
-  if (unread.length > 3) names.push(`${unread.length - 3} more`);
-  write(
-    within(byId("unread"), "p"),
-    `Part of the address cannot be read: ${names.join(", ")}. Write at most 8 streams, such as BTCUSDT@1m,EUR/USD@1h.`,
-  );
+/** Say what is wrong in the address. */
+function renderWrong(read) {
+  const said = wrongOf(read);
+  hide(byId("unread"), !said);
+  if (said) write(within(byId("unread"), "p"), said);
 }
 
 function announce() {
@@ -263,21 +241,36 @@ async function find(text) {
   return list;
 }
 
+/** Learn of the instruments that are shown. */
+async function loadShown() {
+  await untilItWorks(async () => {
+    await Promise.all(shownSymbols().map(find));
+    activate(active);
+    return instruments.size > 0 || panels.some(({ live }) => live?.failure);
+  });
+}
+
 async function loadInstruments() {
+  await untilItWorks(async () => {
+    const list = await feed.ask((client) => client.instruments(null, { limit: MOST_LISTED }));
+    instruments = new Map();
+    learn(list);
+    const isAll = list.length < MOST_LISTED;
+    if (!isAll)
+      await Promise.all([...FIRST, ...shownSymbols()].map((symbol) => instruments.has(symbol) || find(symbol)));
+    picker.setInstruments([...instruments.values()], isAll ? null : find);
+    board?.setInstruments(instruments);
+    layout.fill(candidates());
+    render();
+    return list.length > 0;
+  });
+}
+
+/** Try something that asks the relay until it returns true: right after its start a relay may know no instruments yet. */
+async function untilItWorks(ask) {
   for (;;) {
     try {
-      const list = await feed.ask((client) => client.instruments(null, { limit: MOST_LISTED }));
-      instruments = new Map();
-      learn(list);
-      const isAll = list.length < MOST_LISTED;
-      if (!isAll)
-        await Promise.all([...FIRST, ...shownSymbols()].map((symbol) => instruments.has(symbol) || find(symbol)));
-      picker.setInstruments([...instruments.values()], isAll ? null : find);
-      board.setInstruments(instruments);
-      layout.fill(candidates());
-      render();
-      // Right after its start a relay may know no instruments yet.
-      if (list.length) return;
+      if (await ask()) return;
     } catch (fault) {
       if (!(fault instanceof ClientError)) throw fault;
     }
@@ -290,21 +283,35 @@ function buttonsIn(bar) {
   return [...bar.children];
 }
 
-function help() {
-  return byId("help", HTMLDialogElement);
+/** Open the help at its beginning. By the attribute `autofocus` a page in a frame would ask for what browsers refuse it. */
+function openHelp() {
+  byId("help", HTMLDialogElement).showModal();
+  byId("help-title").focus();
 }
 
-function start() {
+/** What moves the chart, wherever the page is. */
+function chartKeys() {
+  const chart = () => panels[active]?.chart;
+  return {
+    ArrowLeft: () => chart()?.scroll(-0.2),
+    ArrowRight: () => chart()?.scroll(0.2),
+    "+": () => chart()?.zoom(1.25),
+    "=": () => chart()?.zoom(1.25),
+    "-": () => chart()?.zoom(0.8),
+    End: () => chart()?.toEnd(),
+  };
+}
+
+/** What chooses other charts, and how they are looked at. */
+function startChoosing() {
   byId("search").addEventListener("click", () => openPicker());
   byId("layouts").addEventListener("click", ({ target }) => {
     /** @type {HTMLElement | null} */
     const button = /** @type {Element} */ (target).closest("[data-count]");
     if (button) resize(Number(button.dataset.count));
   });
-  byId("help-button").addEventListener("click", () => help().showModal());
+  byId("help-button").addEventListener("click", openHelp);
   byId("view-button").addEventListener("click", () => viewer.open());
-  within(byId("unread"), "button").addEventListener("click", () => hide(byId("unread"), true));
-  within(byId("trouble"), "button").addEventListener("click", () => feed.retry());
   for (const dialog of /** @type {NodeListOf<HTMLDialogElement>} */ (document.querySelectorAll("dialog.closable"))) {
     dialog.addEventListener("click", ({ target }) => {
       if (target === dialog || /** @type {Element} */ (target).closest("[data-close]")) dialog.close();
@@ -313,40 +320,54 @@ function start() {
   addEventListener("hashchange", () => {
     if (!layout.isLeft) return;
     layout.load();
-    renderUnread();
+    renderWrong({ faults: [], unread: layout.unread });
     layout.fill(candidates());
     render();
   });
-  const chart = () => panels[active]?.chart;
   const turn = (step) => panels.length && activate((active + step + panels.length) % panels.length);
   listen({
+    ...chartKeys(),
     "/": openPicker,
     "Ctrl+k": openPicker,
     "[": () => stepInterval(-1),
     "]": () => stepInterval(1),
     ",": () => turn(-1),
     ".": () => turn(1),
-    ArrowLeft: () => chart()?.scroll(-0.2),
-    ArrowRight: () => chart()?.scroll(0.2),
-    "+": () => chart()?.zoom(1.25),
-    "=": () => chart()?.zoom(1.25),
-    "-": () => chart()?.zoom(0.8),
-    End: () => chart()?.toEnd(),
-    w: () => board.toggle(true),
-    a: () => board.addShown(),
+    w: () => board?.toggle(true),
+    a: () => board?.addShown(),
     v: () => viewer.open(),
     f: () => viewer.toggleFull(),
     t: () => within(document, "[data-theme-toggle]").click(),
-    "?": () => help().showModal(),
+    "?": openHelp,
     ...Object.fromEntries(COUNTS.map((count) => [String(count), () => resize(count)])),
   });
   new ResizeObserver(showInterval).observe(byId("intervals"));
+  loadInstruments();
+}
+
+/** In a frame: the one chart that the address names, and the way to the whole page. */
+function startFrame() {
+  listen(chartKeys());
+  const whole = byId("whole", HTMLAnchorElement);
+  whole.href = `${location.pathname}#${format(layout.streams)}`;
+  hide(whole, false);
+  loadShown();
+}
+
+function start() {
+  within(byId("unread"), "button").addEventListener("click", () => hide(byId("unread"), true));
+  layout.load(link);
+  renderWrong({ faults: link.faults, unread: layout.unread });
+  if (isEmbedded && !layout.streams.length) {
+    // Nothing to show, and no connection for it; the bar says why.
+    hide(within(byId("unread"), "button"), true);
+    return;
+  }
   feed.addEventListener("connection", announce);
   setInterval(tick, TICK_MS);
-  layout.load();
-  renderUnread();
   render();
-  loadInstruments();
+  if (isEmbedded) startFrame();
+  else startChoosing();
   feed.run();
 }
 

@@ -16,6 +16,7 @@ import {
   withTimes,
   zone,
 } from "./format.js";
+import { within } from "./page.js";
 
 const MOST_CANDLES = 20_000;
 const KEPT_CANDLES = 15_000;
@@ -35,7 +36,10 @@ export const STATES = {
   error: "Error",
 };
 
-/** Shows one stream of the feed. `onChosen` is called when the reader turns to it, `onSearch` to change the symbol. */
+/**
+ * Shows one stream of the feed. `onChosen` is called when the reader turns to it, `onSearch` to change the symbol; if that is
+ * null, the symbol stays.
+ */
 export class Panel {
   /** @type {any} The stream of the feed that is shown; null before the first one. */
   live = null;
@@ -58,7 +62,11 @@ export class Panel {
     for (const part of this.element.querySelectorAll("[data-part]")) this.#parts[part.dataset.part] = part;
     this.element.addEventListener("pointerdown", () => onChosen(this));
     this.element.addEventListener("focusin", () => onChosen(this));
-    this.#parts.symbol.addEventListener("click", () => onSearch(this));
+    this.#isFixed = onSearch === null;
+    // The button around the name: Enter presses that, not what is in it.
+    const button = within(this.element, "button.symbol", HTMLButtonElement);
+    button.disabled = this.#isFixed;
+    button.addEventListener("click", () => onSearch(this));
     // What was asked for in vain may be what the search has by another spelling.
     this.#parts.choose.addEventListener("click", () => onSearch(this, split(this.live.name).symbol));
     this.#parts.end.addEventListener("click", () => this.chart.toEnd());
@@ -70,6 +78,7 @@ export class Panel {
   }
 
   #onRenamed;
+  #isFixed;
 
   /** The chart; made when the panel is in the document, whose size it takes. */
   get chart() {
@@ -220,7 +229,7 @@ export class Panel {
     this.#writeReadout(entry, decimals);
     this.#writeText();
     parts.notice.hidden = isLoaded && last !== undefined && failure === null;
-    parts.choose.hidden = failure === null;
+    parts.choose.hidden = failure === null || this.#isFixed;
     const isOutdated = candles.newestOutdated !== undefined;
     const past = isLoading
       ? "Loading older candles"

@@ -89,7 +89,7 @@ function tiles(status, rates) {
       .map((facade) => ({
         title: `Answers to ${facade.name} programs`,
         figure: short.format(sum(facade.requests)),
-        detail: `${some(facade.upstream_calls, "call")} upstream, weight ${short.format(facade.weight_saved)} saved`,
+        detail: `${some(facade.upstream_calls, "call")} upstream${facade.weight_asked ? `, weight ${short.format(facade.weight_saved)} saved` : ""}`,
       })),
     ...(cluster ? [relays(cluster)] : []),
     {

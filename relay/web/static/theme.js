@@ -1,6 +1,7 @@
 // @ts-check
-// The theme of all pages: the system's, unless the reader chose one. A classic script in the head, so that the first
-// paint has the right colours already. A button with `data-theme-toggle` switches; `themechange` tells the document.
+// The theme of all pages: that of the address (`?theme=dark`), else what the reader chose, else the system's. A classic
+// script in the head, so that the first paint has the right colours already. A button with `data-theme-toggle` switches;
+// `themechange` tells the document.
 (() => {
   const KEY = "relay-theme";
   const root = document.documentElement;
@@ -14,9 +15,13 @@
     }
   }
 
+  function linked() {
+    return new URLSearchParams(location.search).get("theme");
+  }
+
   function apply() {
-    const choice = chosen();
-    set(choice === "dark" || choice === "light" ? choice : system.matches ? "dark" : "light");
+    const choice = [linked(), chosen()].find((one) => one === "dark" || one === "light");
+    set(choice ?? (system.matches ? "dark" : "light"));
   }
 
   function set(theme) {
@@ -33,6 +38,12 @@
       else localStorage.setItem(KEY, next);
     } catch {
       // Then it lasts until the page is loaded again.
+    }
+    if (linked() !== null) {
+      // What the reader chooses goes before what the author of the link chose.
+      const address = new URL(location.href);
+      address.searchParams.delete("theme");
+      history.replaceState(null, "", address);
     }
     set(next);
   }

@@ -187,6 +187,10 @@ async def test_keyboard_alone_changes_symbol_interval_layout_and_theme(relay: Ru
     await page.keyboard.press(".")
     await page.keyboard.press("[")
     await until(page, "all[1].stream.endsWith('@1m') === false")
+    await page.locator(".head .symbol").first.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#picker")).to_be_visible()
+    await page.keyboard.press("Escape")
     assert await page.evaluate("document.documentElement.dataset.theme") == "light"
     await page.keyboard.press("t")
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
@@ -257,12 +261,13 @@ async def test_address_is_read_however_it_is_spelt_and_written_in_one_way(relay:
     page = await open_page(f"{relay.url}/?BTCUSDT@5m")
     await loaded(page)
     assert page.url == f"{relay.url}/#BTCUSDT@5m"
-    page = await open_page(f"{relay.url}/?symbol=ETHUSDT")
+    page = await open_page(f"{relay.url}/?symbol=eur/usd&interval=1H&theme=dark")
     await loaded(page)
-    await expect(page.locator("#unread")).to_contain_text("“symbol=ETHUSDT”")
+    assert page.url == f"{relay.url}/?theme=dark#EUR/USD@1h"
+    await expect(page.locator("#unread")).to_be_hidden()
     await page.evaluate("location.hash = 'nothing'")
     await expect(page.locator("#unread")).to_contain_text("“nothing”")
-    await page.wait_for_function("() => location.hash.endsWith('@1m')")
+    await page.wait_for_function("() => location.hash === '#EUR/USD@1h'")
 
 
 async def test_search_among_thousands_of_instruments(relay_with: StartRelay, open_page: OpenPage) -> None:

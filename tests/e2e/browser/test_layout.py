@@ -7,6 +7,8 @@ from tests.e2e.browser.charts import loaded
 from tests.e2e.browser.conftest import OpenPage
 from tests.support.running_relay import Running
 
+pytestmark = pytest.mark.long
+
 WINDOWS = [(1440, 900), (1280, 800), (1100, 800), (1024, 768), (900, 700), (768, 1024)]
 PHONES = [(390, 844), (360, 640), (844, 390), (667, 375)]
 WIDE = [*(size for size in WINDOWS if size[0] >= 1000), (1180, 480)]

@@ -13,6 +13,8 @@ from tests.support.conditions import eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
 
+pytestmark = pytest.mark.long
+
 STATUS_ROUTE = "/api/v1/market-data/status"
 
 

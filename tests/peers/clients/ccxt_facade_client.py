@@ -52,7 +52,10 @@ print(
             "tickers": sorted(client.fetch_tickers(["BTC/USDT", "ETH/USDT"])),
             "best": len(client.fetch_bids_asks()),
             "prices": len(client.fetch_last_prices()),
-            "book": [len(client.fetch_order_book("BTC/USDT", limit=5)[side]) for side in ("bids", "asks")],
+            "books": [
+                [len(book["bids"]), len(book["asks"]), book["bids"][0][0] < book["asks"][0][0], book["nonce"] > 0]
+                for book in [client.fetch_order_book("BTC/USDT", limit=limit) for limit in (5, 5, 20, 5)]
+            ],
             "trades": len(client.fetch_trades("BTC/USDT", limit=7)),
             "watched": asyncio.run(watch()),
         }

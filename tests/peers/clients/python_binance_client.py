@@ -39,6 +39,7 @@ print(
                 client.get_historical_klines("ETHUSDT", "1m", 1_790_000_040_000, 1_790_000_040_000 + 90_000_000)
             ),
             "listed": [entry["symbol"] for entry in client.get_exchange_info()["symbols"]],
+            "books": [client.get_order_book(symbol="BTCUSDT", limit=limit) for limit in (5, 5, 20)],
             "time": client.get_server_time(),
             "error": error,
             "single": single,

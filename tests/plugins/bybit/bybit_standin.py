@@ -130,7 +130,10 @@ class Bybit:
         limit = int(query.get("limit", "200"))
         if not 1 <= limit <= MOST:
             return self._answer({}, 10_001, "limit is invalid")
-        start, end = int(query["start"]) / 1000, min(int(query["end"]) / 1000, self.now())
+        start = int(query["start"]) / 1000
+        # Without an end it is that of the first `limit` candles.
+        end = int(query["end"]) / 1000 if "end" in query else start + limit * length(name) - 1
+        end = min(end, self.now())
         rows, opened = [], opened_at(name, end)
         # Newest first, and no more than the limit, also where the range holds more.
         while opened >= max(start, opened_at(name, self.began)) and len(rows) < limit:

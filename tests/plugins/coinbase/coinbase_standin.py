@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 
 from aiohttp import WSMsgType, web
 
-STEPS = {"ONE_MINUTE": 60, "FIVE_MINUTE": 300, "ONE_HOUR": 3600, "ONE_DAY": 86_400}
+STEPS = {
+    **{"ONE_MINUTE": 60, "FIVE_MINUTE": 300, "FIFTEEN_MINUTE": 900, "THIRTY_MINUTE": 1800},
+    **{"ONE_HOUR": 3600, "TWO_HOUR": 7200, "SIX_HOUR": 21_600, "ONE_DAY": 86_400},
+}
 MOST = 350
 LISTED_S = 30 * 86_400
 """How long ago trading began."""
@@ -18,6 +21,8 @@ DAY_S = 86_400
 def product(name, status="online", alias=""):
     base, quote = name.split("-")
     own = {"base_currency_id": base, "quote_currency_id": quote, "product_type": "SPOT"}
+    own |= {"base_increment": "0.00000001", "quote_increment": "0.01", "price_increment": "0.01"}
+    own |= {"trading_disabled": status != "online"}
     return {"product_id": name, "status": status, "alias": alias, "is_disabled": False, **own}
 
 
@@ -86,7 +91,9 @@ class Coinbase:
     # -- REST ------------------------------------------------------------------------------------------
 
     async def _products(self, request):
-        return web.json_response({"products": PRODUCTS, "num_products": len(PRODUCTS), "pagination": None})
+        kind = request.query.get("product_type", "SPOT")
+        found = [one for one in PRODUCTS if one["product_type"] == kind]
+        return web.json_response({"products": found, "num_products": len(found), "pagination": None})
 
     async def _candles(self, request):
         self.asked.append(dict(request.query))

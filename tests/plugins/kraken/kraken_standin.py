@@ -8,11 +8,18 @@ from datetime import UTC, datetime
 from aiohttp import WSMsgType, web
 
 MINUTES = (1, 5, 15, 30, 60, 240, 1440, 10_080, 21_600)
+STEPS = {"pair_decimals": 3, "lot_decimals": 8, "tick_size": "0.001"}
+
+
+def pair(altname, base, status="online", **more):
+    return {"altname": altname, "base": base, "quote": "ZUSD", "status": status, **STEPS, **more}
+
+
 PAIRS = {
-    "XXBTZUSD": {"altname": "XBTUSD", "wsname": "XBT/USD", "base": "XXBT", "quote": "ZUSD", "status": "online"},
-    "XETHZUSD": {"altname": "ETHUSD", "wsname": "ETH/USD", "base": "XETH", "quote": "ZUSD", "status": "online"},
-    "OLDUSD": {"altname": "OLDUSD", "wsname": "OLD/USD", "base": "OLD", "quote": "ZUSD", "status": "cancel_only"},
-    "XBTUSD.d": {"altname": "XBTUSD.d", "base": "XXBT", "quote": "ZUSD", "status": "online"},
+    "XXBTZUSD": pair("XBTUSD", "XXBT", wsname="XBT/USD"),
+    "XETHZUSD": pair("ETHUSD", "XETH", wsname="ETH/USD"),
+    "OLDUSD": pair("OLDUSD", "OLD", "cancel_only", wsname="OLD/USD"),
+    "XBTUSD.d": pair("XBTUSD.d", "XXBT"),
 }
 SYMBOLS = ("BTC/USD", "ETH/USD")
 DAY_S = 86_400
@@ -25,12 +32,18 @@ def text_of(moment, digits=9):
 
 
 class Kraken:
-    """Use it with `async with`. `skip(seconds)` moves its clock on; `errors` are what REST answers instead."""
+    """Use it with `async with`. `skip(seconds)` moves its clock on; `errors` are what REST answers instead.
+
+    With a `status` REST answers that one, with `headers` and a text that is no JSON.
+    """
 
     def __init__(self, pace_s=0.1):
         self.pace_s = pace_s
         self.ahead_s = 0.0
+        self.pairs = dict(PAIRS)
         self.errors = []
+        self.status = 200
+        self.headers = {}
         self.asked = []
         self.messages = []
         self._moved = asyncio.Event()
@@ -72,10 +85,12 @@ class Kraken:
     # -- REST ------------------------------------------------------------------------------------------
 
     async def _pairs(self, request):
-        return web.json_response({"error": [], "result": PAIRS})
+        return web.json_response({"error": [], "result": self.pairs})
 
     async def _ohlc(self, request):
         self.asked.append(dict(request.query))
+        if self.status != 200:
+            return web.Response(status=self.status, headers=self.headers, text="<html>refused</html>")
         if self.errors:
             return web.json_response({"error": self.errors})
         pair, minutes = request.query["pair"], int(request.query.get("interval", "1"))

@@ -7,6 +7,10 @@ from typing import Any
 from providers.sandbox.contracts import ContractMarket, perpetual
 from providers.sandbox.listings import Pair, synthetic_pair
 from providers.sandbox.market import Market, UnknownSymbol
+from providers.sandbox.parts import Part
+
+_KEPT_PARTS = 20_000
+"""So many stretches are kept: an exchange and whoever judges what became of its answers ask for the same ones."""
 
 
 class StagedMarket(Market):
@@ -15,9 +19,11 @@ class StagedMarket(Market):
     def __init__(self, seed: int | str = 1, **settings: Any) -> None:
         super().__init__(seed, **settings)
         self._hidden: dict[str, list[tuple[int, int]]] = {}
+        self._parts: dict[tuple[str, int, int], Part] = {}
 
     def add_symbols(self, pairs: Iterable[Pair | str]) -> None:
         """List more pairs; a bare name gets invented properties. A name with a slash is a currency pair."""
+        self._parts.clear()
         for item in pairs:
             pair = synthetic_pair(item) if isinstance(item, str) else item
             if "/" in pair.symbol:
@@ -33,11 +39,13 @@ class StagedMarket(Market):
         pair = self.crypto.pop(symbol, None)
         if pair is None:
             raise UnknownSymbol(symbol)
+        self._parts.clear()
         return pair
 
     def list_other(self, pair: Pair, price: float, since_ms: int) -> None:
         """List another coin under the symbol of a pair that was delisted; nothing is known of it before `since_ms`."""
         symbol, since = pair.symbol, datetime.fromtimestamp(since_ms / 1000, UTC).date()
+        self._parts.clear()
         for kept in (self._splits, self._tapes):
             for key in [key for key in kept if key[0] == symbol]:
                 del kept[key]
@@ -49,6 +57,7 @@ class StagedMarket(Market):
     def hide(self, symbol: str, start_ms: int, end_ms: int) -> None:
         """Make a stretch of a pair's market never have happened, as in an outage of the exchange."""
         self.pair(symbol)
+        self._parts.clear()
         self._hidden.setdefault(symbol, []).append((start_ms, end_ms))
         self._hidden[symbol].sort()
 
@@ -56,6 +65,17 @@ class StagedMarket(Market):
         """Give the parts of a stretch that are not hidden."""
         whole, hidden = super().spans(symbol, start_ms, end_ms), self._hidden.get(symbol)
         return [piece for start, end in whole for piece in _without(hidden, start, end)] if hidden else whole
+
+    def span(self, symbol: str, start_ms: int, end_ms: int) -> Part:
+        """Add up a stretch, or remember what it came to."""
+        stretch = symbol, start_ms, end_ms
+        part = self._parts.get(stretch)
+        if part is None:
+            part = super().span(symbol, start_ms, end_ms)
+            if len(self._parts) >= _KEPT_PARTS:
+                self._parts.clear()
+            self._parts[stretch] = part
+        return part
 
 
 class StagedContractMarket(StagedMarket, ContractMarket):

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from relay.core.intervals import INTERVALS
 from relay.core.version import VERSION
+from relay.web.access.access import BELOW_TOKEN
 from relay.web.facades.binance.answer_schemas import FLAG, REST_SCHEMAS, TEXT, Schema, list_of, one_or_all, ref
 from relay.web.facades.binance.exchange_info import info_names
 from relay.web.facades.binance.klines import KLINES_NEEDED, kline_names
 from relay.web.facades.binance.pass_through import PASSED_CALLS
 from relay.web.facades.binance.venue_markets import COIN_ROOT, MARKETS, SPOT, STATUSES, VenueMarket
-from relay.web.facades.facade import BELOW_TOKEN
 
 Document = dict[str, Any]
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from relay.core.errors import CloseCode
 from relay.core.version import VERSION
+from relay.web.access.access import BELOW_TOKEN
 from relay.web.contract.asyncapi import CLOSING
 from relay.web.facades.binance.answer_schemas import EVENT_SCHEMAS, PART_SCHEMAS, REQUEST_SCHEMAS, Schema, ref
 from relay.web.facades.binance.connection import MESSAGE_BYTES, STREAMS
 from relay.web.facades.binance.venue_markets import USDM_STREAMS
-from relay.web.facades.facade import BELOW_TOKEN
 
 Document = dict[str, Any]
 

@@ -14,9 +14,9 @@ from relay.web.facades.binance.connection import AiohttpBinanceConnection, Direc
 from relay.web.facades.binance.described_routes import openapi_document
 from relay.web.facades.binance.described_streams import asyncapi_document
 from relay.web.facades.binance.exchange_info import ExchangeInfoRoute
+from relay.web.facades.binance.kline_events import CLOSED_ONLY
 from relay.web.facades.binance.klines import KlineRoute
 from relay.web.facades.binance.pass_through import PASSED_CALLS, PassedRoute, PassThrough
-from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, answer_of, market_data_only
 from relay.web.facades.binance.venue_markets import (
     COIN_ROOT,
@@ -28,6 +28,7 @@ from relay.web.facades.binance.venue_markets import (
     now_ms,
 )
 from relay.web.facades.facade import Document, Facade, FacadeParts, without_token
+from relay.web.facades.polled_series import PolledSeries
 from relay.web.ws.route import serve
 
 ACCOUNT_ROOTS = ("/sapi", "/wapi", "/papi", "/eapi")
@@ -74,7 +75,7 @@ class BinanceFacade(Facade):
         """Answer by these parts from now on."""
         self._parts = parts
         self._passed = PassThrough(parts, self.counts)
-        self._polled = polled = PolledSeries(parts, self.counts)
+        self._polled = polled = PolledSeries(parts, self.counts, CLOSED_ONLY)
         for market in MARKETS:
             self._served[market.root] = _Served(
                 KlineRoute(parts, market, self._passed, polled, self.counts),

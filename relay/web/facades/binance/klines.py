@@ -18,10 +18,10 @@ from relay.web.facades.binance import reading
 from relay.web.facades.binance.kline_rows import KLINE_ROWS, in_microseconds
 from relay.web.facades.binance.lacking_texts import recorded_intervals, why_no_texts
 from relay.web.facades.binance.pass_through import PassThrough
-from relay.web.facades.binance.polled_series import PolledSeries
 from relay.web.facades.binance.refusals import JSON, bad_interval, bad_symbol, invalid, unsupported
 from relay.web.facades.binance.venue_markets import HeadersNow, VenueMarket, no_provider
 from relay.web.facades.facade import FacadeParts, without_token
+from relay.web.facades.polled_series import PolledSeries
 from relay.web.http.cached_body import Body, KeptBody, ResponseHeads
 
 _NAMES = ("symbol", "interval", "startTime", "endTime", "limit")
@@ -98,7 +98,7 @@ class KlineRoute:
                 self._polled.note(target, caller)
                 await self._polled.settled(target)
             is_wanted = parts.bodies.is_wanted(path)
-            made = await self._make(asked, target, caller.client, is_micro=is_micro)
+            made = await self._make(asked, target, caller.client, is_micro=is_micro, is_wanted=is_wanted)
             if is_wanted:
                 parts.bodies.keep(path, made)
         parts.access.spend_rows(caller, made.rows)
@@ -121,21 +121,32 @@ class KlineRoute:
             raise bad_interval(recorded_intervals(asked.symbol, intervals) if provider.info.is_recorded else "")
         return directory.resolve(provider.name, asked.symbol, asked.interval)
 
-    async def _make(self, asked: KlinesQuery, target: Target, client: str, *, is_micro: bool) -> KeptBody:
+    async def _make(
+        self, asked: KlinesQuery, target: Target, client: str, *, is_micro: bool, is_wanted: bool
+    ) -> KeptBody:
+        """Make the body; in one piece if it is wanted again."""
         provider, key, _ = target
         if asked.zone_ms % (length_s(key.interval) * 1000):
             return await self._passed_on(asked, provider, client, is_micro=is_micro)
         listed = self._parts.directory.version
         text = await self._text(asked, target, client)
         _check_is_whole(text, target)
-        rows = b"[%b]" % b",".join([chunk.text for chunk in text.chunks])
-        count = sum([len(chunk.times) for chunk in text.chunks])
+        parts = [b"["]
+        count = 0
+        for chunk in text.chunks:
+            if count:
+                parts.append(b",")
+            parts.append(chunk.text)
+            count += len(chunk.times)
+        parts.append(b"]")
+        if is_wanted or is_micro:
+            parts = [b"".join(parts)]
 
         def is_current() -> bool:
             is_listed = listed == self._parts.directory.version and provider.refusal is None
             return is_listed and text.is_current() and self._polled.is_current(target)
 
-        body = Body([in_microseconds(rows) if is_micro else rows], JSON)
+        body = Body([in_microseconds(*parts)] if is_micro else parts, JSON)
         return KeptBody(body, count, is_current, partial(self._polled.touch, target))
 
     async def _text(self, asked: KlinesQuery, target: Target, client: str) -> EncodedCandles:
@@ -201,8 +212,8 @@ def _check_is_whole(text: EncodedCandles, target: Target) -> None:
 
     Raises `ProviderError`, and `BinanceRefusal` where nobody will know.
     """
-    provider, key, _ = target
-    bare = [time for chunk in text.chunks for time in KLINE_ROWS[key.interval].bare_times(chunk)]
+    provider, _key, _ = target
+    bare = [time for chunk in text.chunks for time in chunk.bare_times()]
     if text.is_whole and not bare:
         return
     if provider.info.is_recorded and bare:

@@ -1,4 +1,4 @@
-"""What only Binance can say: asked there within the provider's budget, once for all who ask the same in a second."""
+"""What only Binance can say: by its live streams, or asked there once for all who ask the same in a second."""
 
 import asyncio
 import re
@@ -15,6 +15,7 @@ from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.lacking_texts import why_not_asked
+from relay.web.facades.binance.polled_answers import PolledAnswers
 from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, invalid, unsupported
 from relay.web.facades.binance.venue_markets import SPOT, STATUSES, USDM, HeadersNow, VenueMarket, no_provider
 from relay.web.facades.facade import FacadeParts
@@ -44,6 +45,7 @@ class PassThrough:
         self._calls = parts.history.calls
         self._counts = counts
         self._known: dict[Asked, tuple[asyncio.Task[PassedAnswer], str]] = {}
+        self._polled = PolledAnswers(parts, counts, FRESH_S)
 
     async def ask(self, provider: Provider, path: str, query: Mapping[str, str], client: str) -> PassedAnswer:
         """Return the venue's answer. Cancelling ends the request, not the call: others wait.
@@ -52,6 +54,10 @@ class PassThrough:
         """
         if not provider.answers_natively:
             raise unsupported(why_not_asked(provider.info))
+        live = provider.native_live(path, query)
+        if live is not None and (body := await self._polled.body(provider, live)) is not None:
+            self._counts.weight_asked += live.weight
+            return PassedAnswer(NativeAnswer(200, body, live.weight), Body([body], JSON))
         asked = (provider.name, path, tuple(sorted(query.items())))
         while True:
             task, owner = self._known.get(asked) or self._begin(asked, provider, path, query, client)
@@ -74,6 +80,9 @@ class PassThrough:
         return task, client
 
     async def _ask(self, provider: Provider, path: str, query: Mapping[str, str], client: str) -> PassedAnswer:
+        if (refusal := provider.outage.refusal()) is not None:
+            # All who ask, whatever they ask, would wait for the same failure.
+            raise type(refusal)(str(refusal))
         async with self._calls.turn(provider, client) as turn:
             answer = await provider.native(path, query)
             turn.weight = answer.weight
@@ -89,7 +98,8 @@ class PassThrough:
             asyncio.get_running_loop().call_later(FRESH_S, self._known.pop, asked, None)
 
     async def close(self) -> None:
-        """End the calls under way."""
+        """End the calls under way, and let streams go."""
+        self._polled.close()
         running = [task for task, _ in self._known.values() if not task.done()]
         for task in running:
             task.cancel()

@@ -30,7 +30,7 @@ export class Refused extends ClientError {
   constructor(status, code, detail, { title = "", retryAfterMs = null } = {}) {
     super(detail);
     this.status = status;
-    this.code = code;
+    this.code = /** @type {any} */ (code);
     this.detail = detail;
     this.title = title;
     this.retryAfterMs = retryAfterMs;

@@ -48,7 +48,11 @@ export class RelayClient {
   #following;
   #connection;
 
-  /** `url` is the relay's address, or a list of them; without one, the relay this file was loaded from. */
+  /**
+   * `url` is the relay's address, or a list of them; without one, the relay this file was loaded from.
+   *
+   * @param {string | URL | (string | URL)[]} url
+   */
   constructor(url = new URL(".", import.meta.url), options = {}) {
     this.urls = parseUrls(url);
     /** @type {any} */
@@ -139,11 +143,13 @@ export class RelayClient {
 
   // -- iterating -----------------------------------------------------------------------------------------------------
 
+  /** @returns {AsyncIterator<any, undefined>} */
   [Symbol.asyncIterator]() {
     this.#checkOpen();
     const iteration = {};
     this.#iterations.add(iteration);
     const isOver = () => !this.#iterations.has(iteration);
+    /** @type {IteratorReturnResult<undefined>} */
     const done = { value: undefined, done: true };
     return {
       next: async () => {
@@ -171,6 +177,8 @@ export class RelayClient {
    *
    * Who gives up waiting says so by `signal`, for instance `AbortSignal.timeout(1000)`: its reason is thrown, and the
    * message that comes later is left to the next reader.
+   *
+   * @returns {Promise<IteratorYieldResult<any>>}
    */
   async next(options = {}) {
     const { signal } = checked(options, NEXT_OPTIONS);

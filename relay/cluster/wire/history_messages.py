@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from relay.cluster.wire_values import (
+from relay.cluster.wire.wire_values import (
     LONGEST_TEXT,
-    MOST_BYTES,
     Malformed,
     candle_row,
     loaded,
@@ -32,6 +31,8 @@ from relay.core.errors import (
 from relay.core.model import Candle, Instrument, StreamKey
 
 MOST_ROWS = 20_000
+MOST_UNFOLDED_BYTES = 16 * 2**20
+"""So many rows with all that a venue writes of candles take 12 MB at most."""
 _FOLDS_FROM = 4_096
 _PLAIN, _FOLDED = b"0", b"1"
 
@@ -145,6 +146,6 @@ def _unfolded(body: bytes) -> bytes:
     if not body.startswith(_FOLDED):
         return body[1:]
     unfolding = zlib.decompressobj()
-    found = unfolding.decompress(body[1:], MOST_BYTES)
+    found = unfolding.decompress(body[1:], MOST_UNFOLDED_BYTES)
     need(unfolding.eof)
     return found

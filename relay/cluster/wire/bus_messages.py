@@ -4,13 +4,14 @@ Anybody who may write to the bus can send anything. Here only the form is judged
 and not too much. Whether a candle makes sense is judged where those of providers are, at the border.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
 
 from relay.cluster.shards import MOST_SHARDS, Shard
-from relay.cluster.wire_values import (
+from relay.cluster.wire.parts import bodies_within
+from relay.cluster.wire.wire_values import (
     LONGEST_TEXT,
     MOST_ITEMS,
     Malformed,
@@ -178,11 +179,22 @@ def read_heartbeat(body: bytes) -> Heartbeat | None:
 
 
 def wish_bodies(
-    id_: str, shard: Shard, wanted: Iterable[StreamKey], unwanted: Iterable[StreamKey] = (), *, is_new: bool
+    id_: str,
+    shard: Shard,
+    wanted: Iterable[StreamKey],
+    unwanted: Iterable[StreamKey] = (),
+    *,
+    is_new: bool,
+    most_bytes: int,
 ) -> list[bytes]:
-    """Write wishes, in as many messages as they need."""
+    """Write wishes, in as many messages of at most `most_bytes` as they need."""
+
+    def body(rows: Sequence[list[Any]]) -> bytes:
+        return orjson.dumps([id_, str(shard), rows, is_new])
+
     rows = [*([*key, True] for key in wanted), *([*key, False] for key in unwanted)]
-    return [orjson.dumps([id_, str(shard), rows[at : at + MOST_KEYS], is_new]) for at in range(0, len(rows), MOST_KEYS)]
+    parts = (rows[at : at + MOST_KEYS] for at in range(0, len(rows), MOST_KEYS))
+    return [one for part in parts for one in bodies_within(part, body, most_bytes)]
 
 
 def read_wish(body: bytes) -> Wish | None:

@@ -1,0 +1,1 @@
+"""How relays write what they tell each other, and how it is checked on arrival; pure."""

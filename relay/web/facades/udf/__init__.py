@@ -1,0 +1,1 @@
+"""TradingView's UDF protocol, over the candles and instruments of all providers."""

@@ -1,0 +1,80 @@
+"""What an assistant reads of a relay: short, within limits, and honest about what is not live or not there."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from relay.client import BadArgument, Refused, RelayClient
+from relay.commands.assistant_tools import AssistantTools, explained
+from tests.conftest import StartRelay
+from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
+
+START = 1_764_000_000
+
+
+@pytest.fixture
+async def tools(relay: Running) -> AsyncIterator[AssistantTools]:
+    async with RelayClient(relay.url) as client:
+        yield AssistantTools(client)
+
+
+async def test_candles_say_that_there_are_more_and_which_one_is_open(tools: AssistantTools) -> None:
+    some = await tools.candles("btcusdt", "1m", 2, start="1764000000")
+    head, columns, first, _ = some.text.splitlines()
+    assert head.endswith("times in UTC; there may be more: ask again with a start after 2025-11-24T16:01:00Z")
+    assert columns == "time,open,high,low,close,volume"
+    assert first == ",".join(map(str, some.values["rows"][0]))
+    last = await tools.candles("BTCUSDT", "1d", 3)
+    assert "the last candle is still open" in last.text
+    assert last.values["last_is_closed"] is False
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("candles", ("BTCUSDT", "1m", 0), "limit 0 is not from 1 to 500"),
+        ("candles", ("BTCUSDT", "1m", 5, "1764000000000"), "start '1764000000000' is not a time"),
+        ("candles", ("BTCUSDT", "1m", 5, "2025-11-25", "2025-11-24"), "is after end_time"),
+        ("latest", ([],), "symbols has 0 entries; give 1 to 20"),
+        ("search_instruments", (" ",), "query is empty"),
+    ],
+)
+async def test_what_cannot_be_meant_is_explained(
+    tools: AssistantTools, tool: str, arguments: tuple[Any, ...], said: str
+) -> None:
+    with pytest.raises(BadArgument) as raised:
+        await getattr(tools, tool)(*arguments)
+    assert said in str(raised.value)
+
+
+async def test_one_symbol_that_fails_keeps_the_others(tools: AssistantTools) -> None:
+    found = await tools.latest(["EUR/USD", "NOPE", "EUR/USD"])
+    assert [(row["symbol"], row.get("code")) for row in found.values["latest"]] == [
+        ("EUR/USD", None),
+        ("NOPE", "unknown_symbol"),
+    ]
+    assert "unknown symbol 'NOPE'" in found.text
+
+
+async def test_streams_that_are_not_live_come_first_in_the_state(
+    tools: AssistantTools, relay: Running, sandbox: Sandbox
+) -> None:
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m", "EUR/USD@1m")
+    await client.update(symbol="BTCUSDT")
+    await client.update(symbol="EUR/USD")
+    sandbox.twelve_data.faults.answer_rest(500, "{}")
+    await client.until_type("status", status="reconnecting")
+    found = await tools.state()
+    assert [one["symbol"] for one in found.values["streams"]] == ["EUR/USD", "BTCUSDT"]
+    assert "2 streams, 1 of them not live" in found.text
+
+
+async def test_a_refusal_says_what_to_do(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=["opensesame"])
+    async with RelayClient(relay.url) as client:
+        with pytest.raises(Refused) as raised:
+            await AssistantTools(client).latest(["BTCUSDT"])
+    assert "start relay mcp with RELAY_TOKEN" in explained(raised.value)
