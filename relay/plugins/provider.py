@@ -292,7 +292,9 @@ class Provider:
                 raise BadAnswer(f"provider {self.name}: relay_native {fault}")
             return answer  # type: ignore[no-any-return]
 
-        found: NativeAnswer = await self._call("relay_native", read, path=path, query=query)
+        self._check_refusal("relay_native")
+        with self._noted(path):
+            found: NativeAnswer = await self._calls.call("relay_native", read, path=path, query=query)
         return found
 
     def native_live(self, path: str, query: Mapping[str, str]) -> NativeLive | None:
@@ -370,24 +372,24 @@ class Provider:
     async def _list(self, hook: str, kind: type, **arguments: Any) -> list[Any]:
         """Return the list that a hook returns. Raises `ProviderError`."""
         self._check_refusal(hook)
-        with self._noted():
+        with self._noted(hook):
             return await self._calls.listed(hook, kind, **arguments)
 
     async def _call(self, hook: str, read: Callable[[Any], Any], **arguments: Any) -> Any:
         """Return what a hook returns after a while, as `read` has it. Raises `ProviderError`."""
         self._check_refusal(hook)
-        with self._noted():
+        with self._noted(hook):
             return await self._calls.call(hook, read, **arguments)
 
     @contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Note whether the venue answers. What it refuses, or answers badly, says nothing about that."""
+    def _noted(self, call: str) -> Iterator[None]:
+        """Note whether the venue answers a call. What it refuses, or answers badly, says nothing about that."""
         try:
             yield
         except (ProviderUnavailable, ProviderTimeout) as failure:
-            self.outage.note(failure)
+            self.outage.note(call, failure)
             raise
-        self.outage.end()
+        self.outage.end(call)
 
     def _check_refusal(self, hook: str) -> None:
         if self.refusal is not None and (hook != "relay_instruments" or not self._lists_without()):

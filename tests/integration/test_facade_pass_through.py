@@ -127,17 +127,29 @@ async def test_an_exchange_that_is_away_is_asked_now_and_then_and_others_share_t
     loop, statuses = asyncio.get_running_loop(), Counter[tuple[int, int, str]]()
     began = loop.time()
     while loop.time() - began < 30:
-        for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT"):
-            refused = await relay.get(f"/api/v3/ticker/price?symbol={symbol}")
+        for asked in ("ticker/price?symbol=BTCUSDT", "ticker/price?symbol=ETHUSDT", "depth?symbol=BTCUSDT"):
+            refused = await relay.get(f"/api/v3/{asked}")
             statuses[refused.status, refused.body["code"], refused.headers["Retry-After"]] += 1
         await asyncio.sleep(0.5)
     assert statuses == {(503, -1001, "5"): statuses.total()}
     # Two that make an outage, and one after each pause of 1, 2, 4, 5, 5 … seconds.
-    assert 2 + 6 <= calls(sandbox, "ticker/price") <= 2 + 8
+    assert 2 + 6 <= calls(sandbox, "ticker/price") + calls(sandbox, "depth") <= 3 + 8
     sandbox.binance.faults.clear()
     await asyncio.sleep(PAUSES_S[-1])
     assert (await relay.get("/api/v3/ticker/price?symbol=BTCUSDT")).status == 200
     assert (await relay.get("/api/v3/ticker/price?symbol=ETHUSDT")).status == 200
+
+
+async def test_one_call_that_fails_does_not_keep_others_from_the_exchange(sandbox: Sandbox, relay: Running) -> None:
+    sandbox.binance.faults.answer_rest(503, path="/api/v3/ticker/24hr")
+    statuses: Counter[tuple[str, int]] = Counter()
+    for number in range(40):
+        statuses["ticker/24hr", (await relay.get("/api/v3/ticker/24hr?symbol=BTCUSDT")).status] += 1
+        if number % 4 == 3:
+            statuses["depth", (await relay.get("/api/v3/depth?symbol=BTCUSDT")).status] += 1
+        await asyncio.sleep(0.3)
+    assert statuses == {("ticker/24hr", 503): 40, ("depth", 200): 10}
+    assert calls(sandbox, "ticker/24hr") <= 2 + 5
 
 
 async def test_streams_are_back_soon_after_the_exchange_answers_again(sandbox: Sandbox, relay: Running) -> None:

@@ -80,8 +80,8 @@ class PassThrough:
         return task, client
 
     async def _ask(self, provider: Provider, path: str, query: Mapping[str, str], client: str) -> PassedAnswer:
-        if (refusal := provider.outage.refusal()) is not None:
-            # All who ask, whatever they ask, would wait for the same failure.
+        if (refusal := provider.outage.refusal(path)) is not None:
+            # All who ask would wait for the same failure.
             raise type(refusal)(str(refusal))
         async with self._calls.turn(provider, client) as turn:
             answer = await provider.native(path, query)
