@@ -85,6 +85,33 @@ async def test_while_a_stream_is_silent_the_exchange_is_asked_once_a_second(sand
     assert calls(sandbox) == before
 
 
+async def test_a_stream_that_is_late_is_not_believed(sandbox: Sandbox, relay: Running) -> None:
+    await polled(relay)
+    sandbox.binance.faults.delay_frames(5)
+    seen = []
+    for _ in range(30):
+        seen.append((await relay.get(BOOK)).body["lastUpdateId"])
+        assert sandbox.binance.now_ms() - seen[-1] <= 1000 * FRESH_S
+        await asyncio.sleep(FRESH_S / 4)
+    assert seen == sorted(seen)
+
+
+async def test_an_answer_is_never_older_than_the_one_before_it(sandbox: Sandbox, relay: Running) -> None:
+    await polled(relay)
+    sandbox.binance.faults.mute(STREAM)
+    await asyncio.sleep(FRESH_S + 0.1)
+    seen = [(await relay.get(BOOK)).body["lastUpdateId"]]
+    sandbox.binance.faults.unmute()
+    await asyncio.sleep(FRESH_S / 4)
+    seen.append((await relay.get(BOOK)).body["lastUpdateId"])
+    sandbox.binance.faults.mute(STREAM)
+    # What the stream said is gone, and what the exchange answered before that is less than a second old.
+    feed(relay).renew()
+    seen.append((await relay.get(BOOK)).body["lastUpdateId"])
+    assert seen == sorted(seen)
+    assert calls(sandbox) == 3
+
+
 async def test_a_stream_that_is_silent_for_long_is_subscribed_anew(sandbox: Sandbox, relay: Running) -> None:
     await polled(relay)
     sandbox.binance.faults.mute(STREAM, resubscribe_helps=True)

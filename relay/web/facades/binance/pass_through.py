@@ -59,6 +59,9 @@ class PassThrough:
             self._counts.weight_asked += live.weight
             return PassedAnswer(NativeAnswer(200, body, live.weight), Body([body], JSON))
         asked = (provider.name, path, tuple(sorted(query.items())))
+        known = self._answered(asked)
+        if live is not None and known is not None and self._polled.is_passed(provider, live, known):
+            del self._known[asked]
         while True:
             task, owner = self._known.get(asked) or self._begin(asked, provider, path, query, client)
             try:
@@ -69,7 +72,15 @@ class PassThrough:
                 # Another client had its share; this one has a share of its own.
                 continue
             self._counts.weight_asked += passed.answer.weight
+            if live is not None:
+                self._polled.note(provider, live, passed.answer)
             return passed
+
+    def _answered(self, asked: Asked) -> NativeAnswer | None:
+        task, _ = self._known.get(asked, (None, ""))
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return None
+        return task.result().answer
 
     def _begin(
         self, asked: Asked, provider: Provider, path: str, query: Mapping[str, str], client: str
@@ -93,9 +104,13 @@ class PassThrough:
     def _keep(self, asked: Asked, done: "asyncio.Task[PassedAnswer]") -> None:
         """Give an answer again for a moment; a failure only to those who waited for it."""
         if done.cancelled() or done.exception() is not None or len(self._known) > MOST_KNOWN:
-            del self._known[asked]
+            self._forget(asked, done)
         else:
-            asyncio.get_running_loop().call_later(FRESH_S, self._known.pop, asked, None)
+            asyncio.get_running_loop().call_later(FRESH_S, self._forget, asked, done)
+
+    def _forget(self, asked: Asked, done: "asyncio.Task[PassedAnswer]") -> None:
+        if asked in self._known and self._known[asked][0] is done:
+            del self._known[asked]
 
     async def close(self) -> None:
         """End the calls under way, and let streams go."""
