@@ -104,9 +104,10 @@ class FairQueue:
                 if not place and period is not None and turn.client is not None:
                     period.extra[turn.client] += max(0, turn.weight - self._cost.get(budget.name, 1))
                 continue
-            # Other calls count into the difference as well, so the smallest one seen is what a call costs.
+            # Other calls count into the difference as well, so the smallest one seen is what a call costs. A ban, in
+            # which all is used, says nothing of it.
             spent = budget.used - turn.used.get(budget.name, budget.used)
-            if spent > 0:
+            if spent > 0 and budget.used < budget.limit:
                 self._cost[budget.name] = min(spent, self._cost.get(budget.name, spent))
         self._next()
 
@@ -162,7 +163,8 @@ class FairQueue:
             if budget.reserved is None and budget.used >= CLIENTS_SHARE * budget.limit:
                 return RateLimited(f"the rest of the {budget.name} is reserved for live streams", wait_s)
             units = (period.calls[client] + 1) * self._cost.get(budget.name, 1) + period.extra[client]
-            if units > ONE_CLIENTS_SHARE * budget.limit:
+            # The first call is let go whatever it seems to cost: else nobody would learn that it costs less.
+            if period.calls[client] and units > ONE_CLIENTS_SHARE * budget.limit:
                 return RateLimited(f"one client may use at most {ONE_CLIENTS_SHARE:.0%} of the {budget.name}", wait_s)
         for period in periods:
             period.calls[client] += 1

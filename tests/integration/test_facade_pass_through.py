@@ -119,6 +119,22 @@ async def test_a_failure_is_an_error_and_is_not_kept(sandbox: Sandbox, relay: Ru
     assert 25 < int(banned.headers["Retry-After"]) <= 33
 
 
+async def test_after_a_ban_calls_are_passed_on_again(sandbox: Sandbox, relay: Running) -> None:
+    await relay.get("/api/v3/exchangeInfo")
+    sandbox.binance.faults.answer_rest(418, retry_after=3, times=1)
+    assert (await relay.get("/api/v3/depth?symbol=BTCUSDT")).status == 429
+    await asyncio.sleep(3.1)
+    assert (await relay.get("/api/v3/depth?symbol=BTCUSDT")).status == 200
+
+
+async def test_a_call_that_failed_does_not_make_others_seem_expensive(sandbox: Sandbox, relay: Running) -> None:
+    sandbox.binance.faults.answer_rest(502, times=1, path="/api/v3/ticker/24hr")
+    assert (await relay.get("/api/v3/ticker/24hr")).status == 503
+    # It weighed 80, of which a client may spend 4,500.
+    for levels in range(21, 21 + 60):
+        assert (await relay.get(f"/api/v3/depth?symbol=BTCUSDT&limit={levels}")).status == 200
+
+
 async def test_an_exchange_that_is_away_is_asked_now_and_then_and_others_share_the_refusal(
     sandbox: Sandbox, relay: Running
 ) -> None:

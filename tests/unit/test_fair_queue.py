@@ -168,3 +168,27 @@ async def test_calls_that_say_what_they_weigh_count_so_much_for_their_client() -
         await venue.turns.take(venue.turns.turn("alice"))
     async with venue.turns.turn("bob") as turn:
         turn.weight = 20
+
+
+async def test_a_ban_is_no_price_of_a_call() -> None:
+    venue = Venue(limit=100)
+    banned = venue.start("banned", "a")
+    await settle()
+    # The venue refuses it, and says that all of its budget is used until the ban is over.
+    venue.used = 100
+    await venue.end_all()
+    await banned
+    venue.used = 2
+    assert await spend(venue, "a", 10) == 10
+
+
+async def test_a_client_has_one_call_whatever_it_may_cost() -> None:
+    venue = Venue(limit=100)
+    first = venue.start("first", "a")
+    await settle()
+    # Somebody else used most of it meanwhile, which looks like the price of this call.
+    venue.used = 79
+    await venue.end_all()
+    await first
+    venue.now, venue.used = 60.0, 0
+    assert await spend(venue, "a", 10) == 10

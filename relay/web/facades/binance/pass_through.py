@@ -95,6 +95,8 @@ class PassThrough:
             # All who ask would wait for the same failure.
             raise type(refusal)(str(refusal))
         async with self._calls.turn(provider, client) as turn:
+            # A call that fails is no measure of what others cost.
+            turn.weight = 0
             answer = await provider.native(path, query)
             turn.weight = answer.weight
         self._counts.calls += 1
