@@ -3,6 +3,7 @@
 
 import { span, utc } from "./format.js";
 import { byId, fill, hide, make, write, writeState } from "./page.js";
+import { partOf, relaysTile, showRelays } from "./relays.js";
 import { Streams } from "./streams.js";
 import { askToken, currentToken } from "./token.js";
 
@@ -91,7 +92,7 @@ function tiles(status, rates) {
         figure: short.format(sum(facade.requests)),
         detail: `${some(facade.upstream_calls, "call")} upstream${facade.weight_asked ? `, weight ${short.format(facade.weight_saved)} saved` : ""}`,
       })),
-    ...(cluster ? [relays(cluster)] : []),
+    ...(cluster ? [relaysTile(cluster)] : []),
     {
       title: "Store",
       figure: store.problem ? "cannot be used" : size(store.file_bytes ?? 0),
@@ -101,20 +102,6 @@ function tiles(status, rates) {
       level: store.problem ? "bad" : undefined,
     },
   ];
-}
-
-/** Return how this relay is among the others, where there are several. */
-function relays({ state, message, node, relays: seen, shards }) {
-  const owned = shards.filter(({ here }) => here === "all").length;
-  const lone = shards.filter(({ owners }) => !owners).length;
-  return {
-    title: "Relays",
-    figure: state === "alone" ? "alone" : count.format(seen.length),
-    detail:
-      message ||
-      `this is ${node}, owns ${owned} of ${some(shards.length, "shard")}${lone ? `, ${lone} without owner` : ""}`,
-    level: state === "alone" ? "bad" : lone ? "warn" : undefined,
-  };
 }
 
 function fine(ms) {
@@ -249,7 +236,7 @@ function writeNotes(cell, notes) {
   );
 }
 
-function showBudgets(budgets, titles) {
+function showBudgets(budgets, titles, cluster) {
   const list = byId("budgets");
   hide(list.closest("section"), !budgets.length);
   fill(
@@ -263,19 +250,21 @@ function showBudgets(budgets, titles) {
         make("span"),
         make("b"),
         make("meter"),
-        make("span", { className: "muted" }),
-        make("span", { className: "muted" }),
+        ...["", "", ""].map(() => make("span", { className: "muted" })),
       ),
     (item, { provider, name, limit, used, left, reserved, resets_in_s: resets }) => {
-      const [title, figure, bar, detail, reset] = item.children;
+      const [title, figure, bar, detail, reset, note] = item.children;
       const words = `${titles.get(provider) ?? provider}: ${name}`;
       write(title, words);
       write(figure, `${count.format(left)} left`);
       Object.assign(bar, { max: limit, low: limit / 10, high: limit / 4, optimum: limit, value: left });
       bar.setAttribute("aria-label", `${words}, left`);
-      const kept = reserved ? `, ${count.format(reserved)} reserved for history` : "";
+      const part = partOf(cluster, provider);
+      // What others spend of is kept from this relay, too.
+      const kept = reserved ? `, ${count.format(reserved)} reserved for history${part ? " and other relays" : ""}` : "";
       write(detail, `${count.format(used)} of ${count.format(limit)} used${kept}`);
       write(reset, used ? `resets in ${long(resets)}` : "");
+      write(note, part);
     },
   );
 }
@@ -363,7 +352,8 @@ function show(status) {
   const titles = new Map(status.providers.map(({ name, title }) => [name, title]));
   showTiles(tiles(status, rates));
   showProviders(status.providers, status.plugins_refused);
-  showBudgets(status.budgets, titles);
+  showRelays(status.cluster, titles);
+  showBudgets(status.budgets, titles, status.cluster);
   streams.show(status.streams, status.server_time);
   showClients(status.clients);
 }

@@ -4,7 +4,7 @@ import asyncio
 import re
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded
@@ -185,3 +185,32 @@ async def test_tables_end_inside_their_frames_on_a_laptop(relay: Running, open_p
     for table in ("#providers", "#streams", "#clients"):
         fits = "e => e.parentElement.scrollWidth <= e.parentElement.clientWidth"
         assert await page.locator(table).evaluate(fits), table
+
+
+async def test_page_shows_which_relays_share_nothing_and_who_spends_a_part(
+    relay_with: StartRelay, open_page: OpenPage
+) -> None:
+    relay = await relay_with(cluster_nats=("nats://127.0.0.1:9",), cluster_node="a")
+    status = (await relay.get("status")).body
+    cluster = status["cluster"]
+    shards = [shard | {"owner": "a", "owners": 1, "here": "all"} for shard in cluster["shards"]]
+    other = {"node": "b", "id": "other", "here": False, "shards": 1, "differs": ["twelve_data"]}
+    joined = {"state": "joined", "message": "", "budget_parts": {"twelve_data": 2}, "shards": shards}
+    status["cluster"] = cluster | joined | {"relays": [cluster["relays"][0] | {"shards": len(shards)}, other]}
+
+    async def answer(route: Route) -> None:
+        await route.fulfill(json=status)
+
+    page = await open_page("about:blank")
+    await page.route(f"**{STATUS_ROUTE}", answer)
+    await page.goto(f"{relay.url}/status.html")
+    rows = page.locator("#relays tbody tr")
+    await expect(rows.nth(0)).to_contain_text("a (this one)joinedBinance, Twelve Data")
+    await expect(rows.nth(1)).to_contain_text("bhas other settings1 of other settingsTwelve Data")
+    await expect(rows.nth(2)).to_contain_text("1/2 of Twelve Data")
+    await expect(page.locator("#budgets li").last).to_contain_text("1 of 2 parts is spent here")
+    await expect(page.locator("#tiles")).to_contain_text("1 with other settings")
+    await page.unroute(f"**{STATUS_ROUTE}")
+    # What the relay says itself: it reaches no NATS.
+    await expect(rows.nth(0)).to_contain_text("a (this one)alonefor its own clients: Binance, Twelve Data")
+    await expect(rows.nth(1)).to_contain_text("this relay serves its own clients alone")
