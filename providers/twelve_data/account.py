@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -31,6 +32,9 @@ _USAGE_EVERY_S = 6 * 3600.0
 """Our choice, as a question costs a credit (OpenAPI file, `/api_usage`)."""
 _USAGE_EVERY_S_SHARED = 900.0
 """Our choice, where another program spends of the same key."""
+_WARN_EVERY_S = 60.0
+"""Our choice: a relay that sends nonsense again and again fills no log."""
+_LONGEST_REASON = 200
 _FORGOTTEN_S = 600.0
 """Our choice: an earlier run that ended so recently has asked already."""
 
@@ -63,6 +67,7 @@ class Account:
         self._checking = asyncio.Lock()
         self._checked_at: float | None = None
         self._foreign_known = 0
+        self._warned_at = -math.inf
         self.credits = Credits(
             settings["credits_per_minute"],
             settings["credits_per_day"],
@@ -94,14 +99,21 @@ class Account:
             self.credits.restore(state, wall)
             age_s = wall - float(state["at"])
         except (ValueError, TypeError) as error:
-            log.warning(
-                "the credits that an earlier run spent cannot be read (%s); asking the provider",
-                error,
-                extra=event("spent_credits_unreadable", provider="twelve_data", reason=str(error)),
-            )
+            self._warn_of_memory(str(error)[:_LONGEST_REASON])
             return
         if 0 <= age_s < _FORGOTTEN_S:
             self._checked_at = self._clock.monotonic()
+
+    def _warn_of_memory(self, reason: str) -> None:
+        now = self._clock.monotonic()
+        if now - self._warned_at < _WARN_EVERY_S:
+            return
+        self._warned_at = now
+        log.warning(
+            "the credits that an earlier run or another relay spent cannot be read (%r); asking the provider",
+            reason,
+            extra=event("spent_credits_unreadable", provider="twelve_data", reason=reason),
+        )
 
     async def ask(
         self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use

@@ -288,6 +288,23 @@ async def test_a_memory_that_makes_no_sense_is_as_good_as_none(
     assert feed.accepted == [EUR]
 
 
+async def test_a_relay_that_sends_nonsense_again_and_again_fills_no_log(
+    exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = Plugin(session, [exchange.rest_url], time)
+    plugin.provider.relay_budgets(settings=plugin.settings)
+
+    def said() -> list[int]:
+        for number in range(20):
+            plugin.provider.relay_memory(Memory(orjson.dumps({"at": "x" * 100_000 + str(number)})))
+        return [len(record.getMessage()) for record in caplog.records if "cannot be read" in record.getMessage()]
+
+    assert len(said()) == 1
+    time.at += 60
+    assert len(lengths := said()) == 2
+    assert max(lengths) < 400
+
+
 async def test_another_program_with_the_same_key_leads_to_no_refusals(
     exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
 ) -> None:

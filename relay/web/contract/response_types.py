@@ -333,8 +333,8 @@ class ClusterStatus(TypedDict):
     alone_count: Annotated[Count, "How often it was alone since the start."]
     budget_parts: Annotated[
         dict[str, int],
-        "By provider: of so many equal parts of its limits this relay spends one. Not empty while it is alone, or another "
-        "relay has other settings of the provider.",
+        "By provider: of so many equal parts of its limits this relay spends one. Not empty while it is alone, or "
+        "another relay has other settings of the provider.",
     ]
     relays: list[ClusterRelay]
     shards: list[ClusterShard]
