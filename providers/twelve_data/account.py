@@ -35,6 +35,7 @@ _USAGE_EVERY_S_SHARED = 900.0
 _WARN_EVERY_S = 60.0
 """Our choice: a relay that sends nonsense again and again fills no log."""
 _LONGEST_REASON = 200
+"""Our choice, in characters."""
 _FORGOTTEN_S = 600.0
 """Our choice: an earlier run that ended so recently has asked already."""
 

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Callable, Mapping
-from math import inf
 from typing import Any
 
 import aiohttp
@@ -19,6 +18,7 @@ from relay.core.errors import (
 from relay.core.model import ProviderInfo
 from relay.plugins.cancellation import PluginTiming, end_task, let_go
 from relay.plugins.failure_judge import FailureJudge
+from relay.plugins.request_waits import RequestWaits
 from relay.plugins.settings_use import SettingsUse
 from relay.plugins.validation import kind_of, list_fault
 from relay.telemetry.events import SPEAKER, Speaker
@@ -28,7 +28,8 @@ from relay.upstream.watchlist import Watchlist
 class HookCalls:
     """Calls hooks of one provider by their names. `killed` counts what did not end when it was cancelled.
 
-    Its `use` of settings has the plugin let go of those that nothing runs with any more.
+    Its `waits` know which calls are refused for how long; its `use` of settings has the plugin let go of those that
+    nothing runs with any more.
     """
 
     def __init__(
@@ -50,8 +51,7 @@ class HookCalls:
         self._session = session
         self._failures = failures
         self._timing = timing
-        # By hook, until when the provider asked to wait.
-        self._waits: dict[str, tuple[float, str]] = {}
+        self.waits = RequestWaits(self.name)
         has_close = self.has("relay_close")
         self.use = SettingsUse(
             self.name, settings, self._let_go if has_close else None, on_close_failure, self.end, timing
@@ -119,20 +119,13 @@ class HookCalls:
             raise ProviderUnavailable(f"provider {self.name} failed (CancelledError in {hook})")
         return task.result()
 
-    def forget_waits(self) -> None:
-        """Call hooks again that the provider asked to wait with: its settings are others."""
-        self._waits.clear()
-
     def _check_wait(self, hook: str) -> None:
-        """Raise `RateLimited` while the provider asks to wait with calls of a hook."""
-        until, text = self._waits.get(hook, (-inf, ""))
-        if (wait_s := until - asyncio.get_running_loop().time()) > 0:
-            raise RateLimited(text, wait_s)
+        """Raise `RateLimited` while the provider asks to wait with calls of a hook: to ask may prolong a ban.
 
-    def _note_wait(self, hook: str, failure: RateLimited) -> None:
-        """Note until when the plugin is not called: to ask may prolong a ban. One with budgets counts by itself."""
-        if not self.has("relay_budgets"):
-            self._waits[hook] = (asyncio.get_running_loop().time() + failure.retry_after, str(failure))
+        A plugin with budgets counts by itself.
+        """
+        if not self.has("relay_budgets") and (wait := self.waits.of(hook)) is not None:
+            raise RateLimited(wait.why, wait.left_s)
 
     async def _answer(self, hook: str, read: Callable[[Any], Any], arguments: Mapping[str, Any]) -> Any:
         failure: ProviderError
@@ -144,7 +137,9 @@ class HookCalls:
                 if not inspect.isawaitable(pending):
                     told = f"{hook} returned {kind_of(pending)}; write it with `async def`"
                     raise BadAnswer(f"provider {self.name}: {told}")
-                return read(await pending)
+                answer = read(await pending)
+                self.waits.end(hook)
+                return answer
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -152,7 +147,7 @@ class HookCalls:
                 raise
             failure = self._failures.judged(hook, error)
         if isinstance(failure, RateLimited):
-            self._note_wait(hook, failure)
+            self.waits.note(hook, failure)
         raise failure
 
     async def end_feed(self, task: asyncio.Task[Any]) -> None:

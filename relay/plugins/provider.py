@@ -42,6 +42,7 @@ from relay.plugins.market_hours import MarketHours
 from relay.plugins.outage import Outage
 from relay.plugins.provider_secrets import ProviderSecrets
 from relay.plugins.provider_session import ProviderSession
+from relay.plugins.request_waits import RequestWait
 from relay.plugins.validation import CandleValidator, fault_of_budget, fault_of_live, fault_of_native, fault_of_type
 from relay.telemetry.events import Speaker, event
 from relay.telemetry.loop_monitor import Blocks
@@ -150,7 +151,7 @@ class Provider:
         are still taken out of texts: who was given them may speak of them.
         """
         self._calls.use.replace(settings)
-        self._calls.forget_waits()
+        self._calls.waits.forget()
         self.hours.forget()
         self._secrets.add(settings)
         self.readmit()
@@ -340,6 +341,10 @@ class Provider:
             self.failures.judged("relay_budgets", error)
             return ()
         return found
+
+    def requests_wait(self) -> RequestWait | None:
+        """Return for how long the provider takes no requests, None if it does as far as is known."""
+        return self._calls.waits.longest()
 
     @property
     def shares(self) -> bool:

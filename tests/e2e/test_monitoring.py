@@ -318,6 +318,16 @@ CASES = [
         BINANCE,
     ),
     Case(
+        "RelayRequestsRefused",
+        {
+            series("relay_provider_wait_seconds", provider="binance"): "0x4 300-60x4 0x10",
+            # Credits of a minute that are used up again and again are no ban.
+            series("relay_provider_wait_seconds", provider="twelve_data"): "60x20",
+        },
+        *("6m", "4m"),
+        BINANCE,
+    ),
+    Case(
         "RelayFeedReconnects",
         {
             series("relay_feed_reconnects_total", provider="binance", cause="lost"): "0x10 0+1x30",

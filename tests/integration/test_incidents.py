@@ -92,6 +92,20 @@ async def test_upstream_banned(relay: Running, sandbox: Sandbox, shown: Shown) -
     assert seen("relay_feeds", provider="binance") == 0
 
 
+async def test_requests_refused(relay: Running, sandbox: Sandbox, shown: Shown) -> None:
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1m")
+    await client.update(symbol="BTCUSDT")
+    client.read_on()
+    sandbox.binance.faults.answer_rest(418, retry_after=300)
+    answer = await relay.get("history", symbol="ETHUSDT", interval="1h", limit=5)
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "300")
+    await shown.look(relay)
+    assert shown.lacks("Requests refused") == []
+    # What the alert goes by, until a request is answered.
+    assert 90 < (await scrape(relay))("relay_provider_wait_seconds", provider="binance") <= 300
+
+
 async def test_disk_full(relay_with: StartRelay, small_disk: Path, shown: Shown) -> None:
     relay = await relay_with(database=str(small_disk / "relay.db"))
     client = await relay.connect()

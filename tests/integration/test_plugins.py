@@ -714,6 +714,35 @@ async def test_retry_after_that_makes_no_sense_is_a_minute(wait_s: Any) -> None:
     assert caught.value.retry_after == 60
 
 
+@pytest.mark.parametrize("has_budgets", [True, False])
+async def test_wait_is_told_until_it_is_over_and_logged_once(
+    caplog: pytest.LogCaptureFixture, has_budgets: bool
+) -> None:
+    refuses = True
+
+    async def relay_candles() -> Any:
+        if refuses:
+            raise RateLimited("slow down", 200)
+        return []
+
+    hooks: dict[str, Any] = {"relay_budgets": lambda: ()} if has_budgets else {}
+    async with opened(provider_of(relay_candles=relay_candles, **hooks)) as provider:
+        assert provider.requests_wait() is None
+        for _ in range(3):
+            with pytest.raises(RateLimited):
+                await provider.candles(StreamKey("X", "1m"), None, 120, 1)
+        wait = provider.requests_wait()
+        assert wait is not None
+        assert (wait.why, 190 < wait.left_s <= 200) == ("slow down", True)
+        assert caplog.text.count("takes no requests for 200 s: slow down") == 1
+        refuses = False
+        if not has_budgets:
+            # It is not asked before.
+            provider.reconfigure(provider.settings)
+        await provider.candles(StreamKey("X", "1m"), None, 120, 1)
+        assert provider.requests_wait() is None
+
+
 async def test_errors_that_mean_something_keep_their_meaning() -> None:
     error: ProviderError = ProviderError("")
 

@@ -190,6 +190,10 @@ class ProviderStatus(TypedDict):
     source: Annotated[str, "Where the plugin came from."]
     state: Literal["ok", "degraded", "unavailable"]
     message: Annotated[str, "Why it is not ok."]
+    wait_s: Annotated[
+        float | None, "For so long the provider takes no requests, or its budget allows none; null if it does."
+    ]
+    wait_reason: Annotated[str, "Why not."]
     intervals: list[str]
     connections: Annotated[Count, "Open now."]
     connects: Annotated[Count, "Connections since the start."]

@@ -160,6 +160,11 @@ class RelayCollector(Collector):
     def _feeds(self) -> Iterator[Metric]:
         """How the providers and their feeds are."""
         states = Gauge("relay_provider_state", "1 for the state a provider is in", labels=["provider", "state"])
+        waits = Gauge(
+            "relay_provider_wait_seconds",
+            "Seconds until requests are taken again that were refused; 0 if they are",
+            labels=["provider"],
+        )
         streams = Gauge("relay_streams", "Streams by state", labels=["provider", "state"])
         feeds = Gauge("relay_feeds", "Upstream connections and polling loops", labels=["provider"])
         connects = Count("relay_feed_connects", "Feeds opened", labels=["provider"])
@@ -175,6 +180,8 @@ class RelayCollector(Collector):
             now = provider_state(supervisor.provider, self._clients.context.directory)[0]
             for state in PROVIDER_STATES:
                 states.add_metric([name, state], state == now)
+            wait = supervisor.provider.requests_wait()
+            waits.add_metric([name], 0.0 if wait is None else wait.left_s)
             for state in STREAM_STATES:
                 streams.add_metric([name, state], self.stream_totals[name].states[state])
             feeds.add_metric([name], upstream.open_feeds)
@@ -183,7 +190,7 @@ class RelayCollector(Collector):
                 reconnects.add_metric([name, cause], upstream.attempts.again[cause])
             backfills.add_metric([name], supervisor.backfill.fetched)
             blocks.add_metric([name], supervisor.provider.blocks.count)
-        yield from (states, streams, feeds, connects, reconnects, backfills, blocks)
+        yield from (states, waits, streams, feeds, connects, reconnects, backfills, blocks)
 
     def _budgets(self) -> Iterator[Metric]:
         labels = ["provider", "budget"]

@@ -183,6 +183,7 @@ class StatusReport:
         upstream = self._upstream[provider.name]
         state, trouble = provider_state(provider, self._directory)
         counts = totals.counts
+        wait = provider.requests_wait()
         return {
             "name": provider.name,
             "uses": provider.loaded.uses or None,
@@ -190,6 +191,8 @@ class StatusReport:
             "source": _base_name(provider.source),
             "state": state,
             "message": trouble,
+            "wait_s": None if wait is None else round(wait.left_s, 1),
+            "wait_reason": "" if wait is None else wait.why,
             "intervals": list(provider.info.intervals),
             "connections": upstream.open_feeds,
             "connects": upstream.attempts.connects,

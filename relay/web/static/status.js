@@ -172,7 +172,12 @@ function showProviders(providers, refused) {
   const rows = [];
   for (const provider of providers) {
     rows.push({ key: provider.name, provider });
-    const notes = [provider.message, causes(provider.reconnects), blocks(provider.blocked_loop)].filter(Boolean);
+    const notes = [
+      provider.message,
+      waits(provider),
+      causes(provider.reconnects),
+      blocks(provider.blocked_loop),
+    ].filter(Boolean);
     if (notes.length) rows.push({ key: `${provider.name} notes`, notes });
   }
   for (const { source } of refused) {
@@ -211,6 +216,10 @@ function writeProvider(row, provider) {
     provider.longest_recovery_s ? span(provider.longest_recovery_s * 1000) : "–",
   ];
   for (const [place, text] of texts.entries()) if (text !== null) write(row.cells[place], text);
+}
+
+function waits({ wait_s: seconds, wait_reason: reason }) {
+  return seconds ? `Takes no requests for ${long(seconds)}: ${reason}` : "";
 }
 
 function causes(reconnects) {
