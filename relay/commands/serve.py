@@ -133,6 +133,11 @@ async def _serve_sandbox(
                     ", ".join(ignored),
                     extra=event("sandbox_ignores", settings=ignored),
                 )
+            if config.cluster_nats:
+                log.warning(
+                    "--sandbox has exchanges of this relay's own, so that relays of a cluster share none of them",
+                    extra=event("sandbox_cluster"),
+                )
             if not forex_always_open:
                 log.info(
                     "currency pairs do not trade at weekends, as on the real market; with --forex-always-open they do",

@@ -15,7 +15,8 @@ GOOD = {"connected", "live", "ok", "ready", "running", "market_closed"}
 _FIRST = ("version", "uptime_s", "clients")
 # The order of columns, the most telling first; a narrow terminal leaves out the last ones. Unknown ones follow.
 _COLUMNS = (
-    *("id", "name", "symbol", "interval", "provider", "state", "status", "connections", "streams", "subscribers"),
+    *("id", "name", "symbol", "interval", "provider", "state", "status", "wait_s", "wait_reason"),
+    *("connections", "streams", "subscribers"),
     *("left", "limit", "resets_in_s", "lag_ms", "lag_spread_ms", "last_update", "gaps", "conflated", "used"),
     *("updates_in", "updates_out", "backfills", "backfilled", "revised", "seq", "reconnects", "title"),
 )

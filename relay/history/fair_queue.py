@@ -161,7 +161,10 @@ class FairQueue:
                 continue
             wait_s = max(1.0, budget.resets_at - now)
             if budget.reserved is None and budget.used >= CLIENTS_SHARE * budget.limit:
-                return RateLimited(f"the rest of the {budget.name} is reserved for live streams", wait_s)
+                is_spent = budget.used >= budget.limit  # a ban looks like this, too
+                text = f"the {budget.name} is used up"
+                rest = f"the rest of the {budget.name} is reserved for live streams"
+                return RateLimited(text if is_spent else rest, wait_s)
             units = (period.calls[client] + 1) * self._cost.get(budget.name, 1) + period.extra[client]
             # The first call is let go whatever it seems to cost: else nobody would learn that it costs less.
             if period.calls[client] and units > ONE_CLIENTS_SHARE * budget.limit:

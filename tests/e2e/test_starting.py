@@ -130,8 +130,10 @@ async def test_the_sandbox_says_what_it_ignores_and_takes_the_rest(tmp_path: Pat
         "TWELVE_DATA_API_KEY": "opensesame",
         "RELAY_TWELVE_DATA_API_KEY_FILE": "key",
         "RELAY_TWELVE_DATA_CREDITS_PER_DAY": "55",
+        "RELAY_CLUSTER_NATS": "nats://127.0.0.1:9",
     }
     async with serving(tmp_path, "--log-format", "json", env=env) as served:
+        assert "share none of them" in await served.logs("sandbox_cluster")
         said = json.loads(await served.logs("sandbox_ignores"))
         assert said["settings"] == [
             "RELAY_TWELVE_DATA_API_KEY_FILE",

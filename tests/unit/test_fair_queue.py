@@ -151,6 +151,9 @@ async def test_the_rest_of_a_budget_is_for_live_streams() -> None:
     with pytest.raises(RateLimited, match="the rest of the weight a minute is reserved for live streams"):
         await venue.call("", "c")
     assert await spend(venue, None, 4) == 4
+    venue.used = 40  # as during a ban
+    with pytest.raises(RateLimited, match=r"^the weight a minute is used up$"):
+        await venue.call("", "c")
 
 
 async def test_calls_that_say_what_they_weigh_count_so_much_for_their_client() -> None:
