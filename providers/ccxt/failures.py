@@ -64,6 +64,8 @@ def meaning_of(error: Exception, kinds: ModuleType, what: str, headers: Mapping[
         return ProviderUnavailable("the exchange says that it is under maintenance", detail=detail)
     if isinstance(error, kinds.NetworkError):
         return ProviderUnavailable("the exchange cannot be reached, or says that it is not available", detail=detail)
+    if isinstance(error, kinds.BadResponse):
+        return BadAnswer(f"what the exchange sent cannot be read: {what}", detail=detail)
     if isinstance(error, kinds.NotSupported):
         return BadAnswer(f"ccxt cannot do this with the exchange: {what}", detail=detail)
     return BadAnswer(f"the exchange refused the request: {what}", detail=detail)

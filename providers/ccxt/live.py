@@ -26,6 +26,8 @@ _LONG_S = 21_600
 """Our choice, six hours: from there on candles may open by another clock live than in history, such as with OKX."""
 _SLOW_S = 30.0
 """Our choice: so often such a long candle is asked for, if it does."""
+_FIRST_S = (15.0, 600.0)
+"""Our choice: how long the first candle of a stream may take until history is asked; longer each time, up to that."""
 _MOST_LEFT = 100
 """Our choice: so many streams that nobody wants any more may go on on one connection, until a new one replaces it."""
 
@@ -82,10 +84,11 @@ class WatchedStreams:
             await self._subscribed(key)
         try:
             while True:
-                candles = await self._next(key)
-                if known == -1 and STEPS[key.interval] >= _LONG_S and not await self._is_in_history(key, candles):
+                candles = await (self._first(key) if known == -1 else self._next(key))
+                if candles is None:
                     async for update in self._polled(key):
                         yield update
+                    return
                 if self._client.connections != known:
                     # A new connection: what came before may not be all, also of what ccxt has kept of it.
                     closing.forget()
@@ -95,6 +98,43 @@ class WatchedStreams:
                 self._watchlist.remark(key, REMARK)
         finally:
             self._note_end(key)
+
+    async def _first(self, key: StreamKey) -> list[Candle] | None:
+        """Return the first candles of a stream; None if it is to be polled. They come when something is traded.
+
+        If history goes on meanwhile, the exchange did not take the subscription. ccxt counts it as taken, and does not
+        ask again over this connection: a new one replaces it. If that one brings nothing either, the stream is polled.
+        """
+        call = asyncio.create_task(self._next(key), name=f"the first candles of {key}")
+        # Whoever waits may be cancelled; a failure is no mistake that nobody saw.
+        call.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            wait_s, longest_s = _FIRST_S
+            before: list[Candle] = []
+            while not (await asyncio.wait((call,), timeout=wait_s))[0]:
+                newest = await self._newest_if_any(key)
+                if before and newest and newest != before:
+                    if key in self._venue.unanswered:
+                        self._venue.unanswered.discard(key)
+                        return None
+                    self._venue.unanswered.add(key)
+                    self._watchlist.closing(f"nothing comes of {key}, which is traded")
+                before = newest or before
+                wait_s = min(2 * wait_s, longest_s)
+            candles = call.result()
+        finally:
+            call.cancel()
+        self._venue.unanswered.discard(key)
+        if STEPS[key.interval] >= _LONG_S and not await self._is_in_history(key, candles):
+            return None
+        return candles
+
+    async def _newest_if_any(self, key: StreamKey) -> list[Candle]:
+        try:
+            return await newest_of(self._venue, self._session, key)
+        except ProviderError as error:
+            log.debug("%s: history says nothing: %s", key, error, extra=event("stream_unanswered"))
+            return []
 
     async def _next(self, key: StreamKey) -> list[Candle]:
         with judged(self._venue.kinds, str(key)):

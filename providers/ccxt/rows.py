@@ -35,12 +35,16 @@ class Closing:
 
     With `hears_all` the state that was heard last counts, if the newer candle comes alone: on a connection that lost
     nothing in between. Else, as with polls, only what comes together with the newer one.
+
+    ccxt keeps what came, and gives the last rows of that. One that cannot be read, or that is older, hides the newest
+    until the next candle begins: then what was heard last does not count.
     """
 
     def __init__(self, key: StreamKey, *, hears_all: bool) -> None:
         self._key = key
         self._hears_all = hears_all
         self._newest: Candle | None = None
+        self._is_hidden = False
 
     def forget(self) -> None:
         """Begin anew: what was heard of the newest candle may not be all of it."""
@@ -50,11 +54,13 @@ class Closing:
         """Yield what is new in an answer, oldest first. The first one after a loss says nothing of earlier candles."""
         before = self._newest
         if not candles or (before is not None and candles[-1].time < before.time):
+            self._is_hidden = True
             return
         self._newest = candles[-1]
+        hears_all, self._is_hidden = self._hears_all and not self._is_hidden, False
         if before is not None:
             final = [candle for candle in candles[:-1] if candle.time >= before.time]
-            if self._hears_all and candles[-1].time > before.time and (not final or final[0].time > before.time):
+            if hears_all and candles[-1].time > before.time and (not final or final[0].time > before.time):
                 final.insert(0, before)
             for candle in final:
                 yield PriceUpdate(self._key, candle, is_closed=True)

@@ -1,7 +1,8 @@
 """One exchange with one configuration: its clients of ccxt, which share markets, pace and the relay's connections."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,7 @@ from providers.ccxt.library import errors, exchange_class
 from providers.ccxt.markets import is_wanted
 from providers.ccxt.pacing import Turns
 from providers.ccxt.rows import read_rows_of
-from relay import Candle
+from relay import Candle, StreamKey
 
 Settings = Mapping[str, Any]
 
@@ -42,12 +43,19 @@ class Client:
         self.connections += 1
         super().on_connected(client, message)  # type: ignore[misc]
 
-    def handle_message(self, client: Any, message: Any) -> None:
-        """Read a message. One that cannot be read ends the connection, which would be silent for ever else."""
+    def client(self, url: str) -> Any:
+        """Return the connection to an address. A message that cannot be read ends it: it would be silent else."""
+        connection = super().client(url)  # type: ignore[misc]
+        if "handle_message" not in vars(connection):
+            # ccxt reads it in a callback of the event loop: nobody hears of an error there, and nothing more is read.
+            connection.handle_message = partial(self._read, connection, connection.handle_message)
+        return connection
+
+    def _read(self, connection: Any, read: Callable[[Any], None], message: Any) -> None:
         try:
-            super().handle_message(client, message)  # type: ignore[misc]
+            read(message)
         except Exception as error:  # noqa: BLE001 - whatever the code of one exchange raises
-            client.on_error(self.kinds.BadResponse(f"a message cannot be read: {error!r}"))
+            connection.on_error(self.kinds.BadResponse(f"a message cannot be read: {error!r}"))
 
     def handle_errors(self, code: int, reason: str, url: str, *more: Any) -> Any:
         """Judge an answer. A refusal by its status is one, whatever the code of one exchange makes of its body."""
@@ -101,6 +109,8 @@ class Venue:
         self._messages = Turns(1.0 / settings["messages_per_second"])
         self.agreeing: set[str] = set()
         """Intervals of which live candles open when those of history do."""
+        self.unanswered: set[StreamKey] = set()
+        """Streams of which nothing came over a connection, although they are traded."""
         self._rest: Any = None
         self._loading: asyncio.Task[None] | None = None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import random
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.peers.environments import execute
 from tests.support import ccxt_venues
 from tests.support.okx_stand_in import OkxStandIn
 from tests.support.running_relay import Running
+from tests.support.troubled_kraken import TroubledKraken
 
 # Making the environment takes a minute the first time.
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(300), pytest.mark.usefixtures("ccxt_library")]
@@ -154,6 +156,38 @@ async def test_intervals_of_one_symbol_go_over_connections_of_their_own(relay_wi
         assert kraken["connections"] == 2
         # Kraken has one interval of a symbol on a connection, and ccxt keeps them under one name.
         assert sorted(m["params"]["interval"] for m in venue.messages if m["method"] == "subscribe") == [1, 5]
+
+
+async def test_message_that_cannot_be_read_costs_seconds() -> None:
+    async with (
+        TroubledKraken(random.Random(1)) as venue,
+        open_provider(CcxtProvider, table_of("kraken", venue)) as provider,
+        WatchedFeed(provider, [BTC]) as feed,
+    ):
+        assert await feed.until(lambda: feed.count(BTC), 30)
+        for number in (1, 2, 3):
+            # ccxt reads it as text, which it is not.
+            await venue.say(b"\xff\x00")
+            assert await feed.until(lambda number=number: venue.connects > number, 6)
+            heard = feed.count(BTC)
+            assert await feed.until(lambda heard=heard: feed.count(BTC) > heard + 2, 10)
+
+
+async def test_stream_that_is_not_subscribed_is_noticed(relay_with: StartRelay) -> None:
+    async with TroubledKraken(random.Random(1)) as venue:
+        relay = await running(relay_with, kraken=venue)
+        client = await relay.connect()
+        await client.subscribe("kraken:ETH/USD@1m")
+        await client.update(symbol="ETH/USD")
+        venue.troubles.add("unconfirmed")
+        await client.subscribe("kraken:BTC/USD@1m")
+        client.read_on()
+        await asyncio.sleep(10)
+        venue.get_well()
+        await asyncio.sleep(60)
+        assert venue.connects == 2
+        told = [message for message in client.received if message["type"] == "price_update"]
+        assert {message["symbol"] for message in told[-6:]} == {"BTC/USD", "ETH/USD"}
 
 
 async def test_streams_that_come_together_are_subscribed_with_one_message() -> None:

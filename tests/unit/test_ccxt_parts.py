@@ -70,6 +70,15 @@ def test_older_answer_says_nothing() -> None:
     assert told(closing, candle(60)) == []
 
 
+@pytest.mark.parametrize("hiding", [(), (candle(0),)])
+def test_candle_is_left_open_whose_last_state_was_hidden(hiding: tuple[Candle, ...]) -> None:
+    closing = Closing(BTC, hears_all=True)
+    told(closing, candle(60, 2.0))
+    assert told(closing, *hiding) == []
+    assert told(closing, candle(120, 4.0)) == [(120, 4.0, False)]
+    assert told(closing, candle(180)) == [(120, 4.0, True), (180, 1.0, False)]
+
+
 def test_rows_are_ordered_once_each_and_without_those_that_have_no_prices() -> None:
     rows: list[list[Any]] = [
         [120_000, 1, 2, 0.5, 1.5, None],
