@@ -127,6 +127,7 @@ test("trimming keeps the newest", () => {
 
 test("prices have the decimals that they are written with", () => {
   assert.deepEqual([51193.2, 6.38e-6, 1e-7, 5, 1.14571].map(decimalsOf), [1, 8, 7, 0, 5]);
+  assert.deepEqual([109.71000000000001, 110.55799999999999, 1234567.12345678].map(decimalsOf), [2, 3, 8]);
   assert.equal(price(51193.2, 2), "51,193.20");
   assert.equal(price(0.00000638, 8), "0.00000638");
 });

@@ -6,9 +6,12 @@ const MOST_DECIMALS = 10;
 const priceFormats = new Map();
 const volumeFormat = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 
-/** Return how many decimals a price has, as it is written: 51193.2 has one, 6.38e-6 has eight. */
+/**
+ * Return how many decimals a price has, as it is written: 51193.2 has one, 6.38e-6 has eight. What a calculation of the
+ * provider left in the last digits of a number is not counted: 109.71000000000001 has two.
+ */
 export function decimalsOf(value) {
-  const [digits, exponent = "0"] = String(value).split("e");
+  const [digits, exponent = "0"] = String(Number(value.toPrecision(15))).split("e");
   const decimals = (digits.split(".")[1] ?? "").length - Number(exponent);
   return Math.min(MOST_DECIMALS, Math.max(0, decimals));
 }
