@@ -178,10 +178,23 @@ async def test_csv_and_lines_hold_the_closed_candles_of_the_json(relay: Running)
 
 
 async def test_lines_leave_the_forming_candle_out(relay: Running) -> None:
-    whole = (await relay.get("history", symbol="BTCUSDT", interval="1d", limit=5)).body
+    whole = (await relay.get("history", symbol="BTCUSDT", interval="1d", limit=6)).body
     assert not whole["last_is_closed"]
-    _, _, body = await raw(relay, interval="1d", limit=5, format="ndjson")
-    assert [json.loads(line) for line in body.splitlines()] == whole["candles"][:-1]
+    closed = whole["candles"][:-1]
+    _, _, body = await raw(relay, interval="1d", start_time=closed[0]["time"], format="ndjson")
+    assert [json.loads(line) for line in body.splitlines()] == closed
+
+
+@pytest.mark.parametrize("limit", [1, 5000, 5001])
+async def test_a_limit_of_lines_counts_closed_candles(relay: Running, limit: int) -> None:
+    whole = (await relay.get("history", symbol="BTCUSDT", interval="1d", limit=2)).body
+    last, opened = (candle["time"] for candle in whole["candles"])
+    assert not whole["last_is_closed"]
+    for end in ({}, {"end_time": opened}, {"end_time": last}):
+        _, _, body = await raw(relay, interval="1h", limit=limit, format="ndjson", **end)
+        times = [json.loads(line)["time"] for line in body.splitlines()]
+        assert len(times) == limit
+        assert times == list(range(times[0], times[0] + 3600 * limit, 3600))
 
 
 async def test_a_large_range_is_streamed_and_exact(relay: Running) -> None:

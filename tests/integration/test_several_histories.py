@@ -49,6 +49,11 @@ async def test_symbols_come_one_after_the_other_and_an_unknown_one_is_named(rela
     assert [line for line in found if "type" not in line] == truth
 
 
+async def test_the_limit_of_each_symbol_counts_closed_candles(relay: Running) -> None:
+    answer = await relay.get("history", symbols="BTCUSDT,ETHUSDT", interval="1d", format="ndjson", limit=1)
+    assert [orjson.loads(line)["symbol"] for line in answer.text.splitlines()] == ["BTCUSDT", "ETHUSDT"]
+
+
 async def test_a_symbol_of_several_pages_is_whole(relay: Running) -> None:
     found = await lines_of(relay, "BTCUSDT,EUR/USD", limit=5500)
     counts = [(line["symbol"], line["time"]) for line in found]

@@ -345,7 +345,7 @@ LIMIT = Defaulted(
 FORMAT = Defaulted(
     "format",
     Choice("json", "csv", "ndjson"),
-    "`json`: one object; `csv` and `ndjson`: one closed candle per line.",
+    "`json`: one object; `csv` and `ndjson`: one closed candle per line, and `limit` counts these.",
     default="json",
     example="csv",
 )

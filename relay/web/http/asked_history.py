@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from relay.core.errors import ProviderUnavailable
+from relay.core.intervals import length_s
 from relay.core.model import StreamKey
 from relay.history.known_answers import EncodedCandles
 from relay.history.live_edge import LiveEdge, live_of
@@ -23,6 +24,14 @@ class AskedHistory(NamedTuple):
     target: Target
     caller: Caller
     is_known_only: bool = False
+
+    def count(self) -> int:
+        """Return how many candles to ask for: as lines leave an open one out, the newest ones take one more."""
+        query, (provider, key, _) = self.query, self.target
+        if query.form == "json" or query.start is not None:
+            return query.limit
+        is_over = query.end is not None and query.end + length_s(key.interval) <= provider.clock.now()
+        return query.limit if is_over else query.limit + 1
 
     def request(
         self, streams: Mapping[tuple[str, StreamKey], Stream], start: int | None, end: int | None, limit: int
@@ -51,10 +60,11 @@ class AskedHistory(NamedTuple):
         )
 
 
-def closed_only(text: EncodedCandles) -> Chunk:
-    """Return the closed candles: lines have no place to say that the last one is not."""
+def closed_only(text: EncodedCandles, limit: int) -> Chunk:
+    """Return the last `limit` closed candles: lines have no place to say that the last one is not."""
     chunk = text.chunk
-    return chunk if text.last_is_closed else chunk.part(0, len(chunk.times) - 1)
+    end = len(chunk.times) if text.last_is_closed else len(chunk.times) - 1
+    return chunk.part(max(0, end - limit), end)
 
 
 def check_is_whole(text: EncodedCandles, provider: Provider) -> None:

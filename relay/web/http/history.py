@@ -95,7 +95,7 @@ class HistoryRoute:
         """Make the body; in one piece if it is wanted again."""
         (provider, key, name), query = asked.target, asked.query
         listed = self._directory.version
-        text = await self._history.text(asked.request(self._hub.streams, query.start, query.end, query.limit))
+        text = await self._history.text(asked.request(self._hub.streams, query.start, query.end, asked.count()))
         if query.form == "json":
             names = (orjson.dumps(name), key.interval.encode(), provider.name.encode())
             parts = [b'{"symbol":%b,"interval":"%b","provider":"%b","candles":[' % names]
@@ -109,7 +109,7 @@ class HistoryRoute:
             parts.append(b',"complete":false}' if _lacks_one(asked.target, text) else b"}")
         else:
             check_is_whole(text, provider)
-            chunk = closed_only(text)
+            chunk = closed_only(text, query.limit)
             rows = len(chunk.times)
             is_csv = query.form == "csv"
             parts = [_csv_head(query), as_csv(chunk, extended=query.extended)] if is_csv else [as_lines(chunk)]

@@ -22,9 +22,11 @@ class HistoryPages:
 
     async def closed(self, asked: AskedHistory) -> AsyncGenerator[Chunk, None]:
         """Yield the closed candles, ascending, in pages. Raises `RelayError`, also after some of them."""
-        start, end, left = asked.query.start, asked.query.end, asked.query.limit
+        start, end, limit = asked.query.start, asked.query.end, asked.query.limit
+        left = asked.count()
         if start is None and left > MOST_AT_ONCE:
             start, end = await self._begin(asked)
+            left = limit
         provider, key, _ = asked.target
         age: int | None = None
         while left > 0:
@@ -35,7 +37,7 @@ class HistoryPages:
             check_is_whole(text, provider)
             chunk = text.chunk
             count = len(chunk.times)
-            closed = closed_only(text)
+            closed = closed_only(text, limit)
             if closed.times:
                 yield closed
             if count < min(left, MOST_AT_ONCE) or not text.last_is_closed:
@@ -47,7 +49,7 @@ class HistoryPages:
         return await self._history.text(asked.request(self._hub.streams, start, end, limit))
 
     async def _begin(self, asked: AskedHistory) -> tuple[int, int | None]:
-        """Walk back to where the last `limit` candles begin; return that, and where they end."""
+        """Walk back to where the last `limit` closed candles begin; return that, and where they end."""
         start, end, left, last = 0, asked.query.end, asked.query.limit, asked.query.end
         while left > 0:
             text = await self._text(asked, None, end, min(left, MOST_AT_ONCE))
@@ -55,6 +57,7 @@ class HistoryPages:
             times = text.chunk.times
             if not times:
                 break
+            left += not text.last_is_closed
             if last is None:
                 last = times[-1]
             start, end = times[0], times[0] - 1
