@@ -153,16 +153,14 @@ class Request(NamedTuple):
     past: PastWanted = PastWanted()
 
 
-def parse_object(text: str | bytes) -> dict[str, Any]:
-    """Return the JSON object in a frame. Raises `RequestError` (invalid_json, invalid_request)."""
+def parse_object(text: str | bytes, example: str = '{"action":"ping"}') -> dict[str, Any]:
+    """Return the JSON object in a frame. Raises `RequestError` (invalid_json, invalid_request), with an example."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as fault:
         raise RequestError(Code.INVALID_JSON, f"not JSON: {str(fault)[:80]}; send one JSON object a frame") from None
     if not isinstance(value, dict):
-        raise RequestError(
-            Code.INVALID_REQUEST, f'{shown(value)} is not a JSON object; for example {{"action":"ping"}}'
-        )
+        raise RequestError(Code.INVALID_REQUEST, f"{shown(value)} is not a JSON object; for example {example}")
     return value
 
 

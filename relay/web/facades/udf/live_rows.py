@@ -25,6 +25,7 @@ from relay.web.ws.direct_connection import DirectConnection
 THROTTLE_MS = 250
 """Nobody reads a cell that changes more often."""
 EXAMPLE = {"params": {"symbol": ["BTCUSDT", "EUR/USD"]}}
+EXAMPLE_TEXT = orjson.dumps(EXAMPLE).decode()
 
 
 class RowForm(UpdateForm):
@@ -87,7 +88,7 @@ class RowConnection(Connection):
             self.end(CloseCode.TOO_BIG, "message too big")
             return None
         try:
-            names = _names_wanted(client_requests.parse_object(text))
+            names = _names_wanted(client_requests.parse_object(text, EXAMPLE_TEXT))
         except RequestError as error:
             self._on_invalid(error, None)
             return None
@@ -143,5 +144,5 @@ def _names_wanted(message: dict[str, Any]) -> list[str]:
         return [*dict.fromkeys(name.strip() for name in given if name.strip())]
     raise RequestError(
         Code.INVALID_REQUEST,
-        f"a message names up to {MOST_SYMBOLS} symbols, for example {orjson.dumps(EXAMPLE).decode()}",
+        f"a message names up to {MOST_SYMBOLS} symbols, for example {EXAMPLE_TEXT}",
     )
