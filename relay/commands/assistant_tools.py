@@ -51,7 +51,12 @@ class AssistantTools:
         return ToolAnswer(_text(lines, {one.attribution for one in found}), {"instruments": rows})
 
     async def candles(
-        self, symbol: str, interval: str, limit: int = 100, start: str | None = None, end: str | None = None
+        self,
+        symbol: str,
+        interval: str,
+        limit: int = 100,
+        start: str | int | None = None,
+        end: str | int | None = None,
     ) -> ToolAnswer:
         """Return candles, oldest first: the first ones from a start on, else the last ones up to an end or now."""
         _check("limit", limit, MOST_CANDLES)
@@ -142,12 +147,13 @@ def _check(name: str, value: int, most: int) -> None:
         raise BadArgument(f"{name} {value} is not from 1 to {most}")
 
 
-def _moment(name: str, text: str | None) -> int | None:
-    if text is None or not text.strip():
+def _moment(name: str, given: str | int | None) -> int | None:
+    text = "" if given is None else str(given).strip()
+    if not text:
         return None
     try:
-        found = parse_date(text.strip())
-        return _TIME.of_text(name, text.strip()) if found is None else _TIME.of_json(name, found)
+        found = parse_date(text)
+        return _TIME.of_text(name, text) if found is None else _TIME.of_json(name, found)
     except RequestError:
         said = f"{name} {shown(text)} is not a time; write 2025-11-24T16:00:00Z, 2025-11-24 or Unix seconds"
         raise BadArgument(said) from None

@@ -95,7 +95,11 @@ def _server(tools: AssistantTools) -> Any:
         return await result_of(tools.search_instruments(query, limit))
 
     async def candles(
-        symbol: str, interval: str, limit: int = 100, start: str | None = None, end: str | None = None
+        symbol: str,
+        interval: str,
+        limit: int = 100,
+        start: str | int | None = None,
+        end: str | int | None = None,
     ) -> CallToolResult:
         return await result_of(tools.candles(symbol, interval, limit, start, end))
 

@@ -22,6 +22,7 @@ async def tools(relay: Running) -> AsyncIterator[AssistantTools]:
 
 async def test_candles_say_that_there_are_more_and_which_one_is_open(tools: AssistantTools) -> None:
     some = await tools.candles("btcusdt", "1m", 2, start="1764000000")
+    assert await tools.candles("btcusdt", "1m", 2, start=1_764_000_000) == some
     head, columns, first, _ = some.text.splitlines()
     assert head.endswith("times in UTC; there may be more: ask again with a start after 2025-11-24T16:01:00Z")
     assert columns == "time,open,high,low,close,volume"

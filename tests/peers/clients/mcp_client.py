@@ -24,7 +24,7 @@ async def ask(url, token):
             (
                 "candles",
                 "candles",
-                {"symbol": "BTCUSDT", "interval": "1h", "limit": 5, "start": "2025-11-24T16:00:00Z"},
+                {"symbol": "BTCUSDT", "interval": "1h", "limit": 5, "start": 1_764_000_000},
             ),
             ("latest", "latest", {"symbols": ["BTCUSDT", "NOPE", "EUR/USD"]}),
             ("state", "state", {}),
