@@ -25,7 +25,7 @@ class AskedHistory(NamedTuple):
     caller: Caller
     is_known_only: bool = False
 
-    def count(self) -> int:
+    def wanted(self) -> int:
         """Return how many candles to ask for: as lines leave an open one out, the newest ones take one more."""
         query, (provider, key, _) = self.query, self.target
         if query.form == "json" or query.start is not None:

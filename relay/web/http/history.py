@@ -95,7 +95,7 @@ class HistoryRoute:
         """Make the body; in one piece if it is wanted again."""
         (provider, key, name), query = asked.target, asked.query
         listed = self._directory.version
-        text = await self._history.text(asked.request(self._hub.streams, query.start, query.end, asked.count()))
+        text = await self._history.text(asked.request(self._hub.streams, query.start, query.end, asked.wanted()))
         if query.form == "json":
             names = (orjson.dumps(name), key.interval.encode(), provider.name.encode())
             parts = [b'{"symbol":%b,"interval":"%b","provider":"%b","candles":[' % names]

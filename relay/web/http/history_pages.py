@@ -23,7 +23,7 @@ class HistoryPages:
     async def closed(self, asked: AskedHistory) -> AsyncGenerator[Chunk, None]:
         """Yield the closed candles, ascending, in pages. Raises `RelayError`, also after some of them."""
         start, end, limit = asked.query.start, asked.query.end, asked.query.limit
-        left = asked.count()
+        left = asked.wanted()
         if start is None and left > MOST_AT_ONCE:
             start, end = await self._begin(asked)
             left = limit
