@@ -6,6 +6,8 @@ from html import unescape
 from html.parser import HTMLParser
 from importlib import resources
 
+import pytest
+
 from relay.core.errors import CloseCode
 from relay.web.contract import docs_page as docs
 from tests.conftest import StartRelay
@@ -54,6 +56,18 @@ async def test_docs_show_every_route_message_and_close_code(relay: Running) -> N
     assert all(f"<code>{int(code)}</code>" in text for code in CloseCode)
     assert f"<code>{relay.url.replace('http', 'ws', 1)}/api/v1/market-data/ws</code>" in text
     assert "0 to 5,000" in text
+    assert ("default false" in text, "default False" in text) == (True, False)
+
+
+@pytest.mark.parametrize("facades", [("binance", "udf"), ("udf",), ()])
+async def test_docs_name_the_contracts_of_the_facades_that_are_served(
+    relay_with: StartRelay, facades: tuple[str, ...]
+) -> None:
+    relay = await relay_with(facades=facades)
+    text = (await relay.get("/docs")).text
+    named = re.findall(r"<code>(/(?:openapi|asyncapi)/\w+\.json)</code>", text)
+    assert named == [f"/{kind}/{name}.json" for name in facades for kind in ("openapi", "asyncapi")]
+    assert [(await relay.get(path)).status for path in named] == [200] * len(named)
 
 
 async def test_docs_have_the_example_as_it_is_tested(relay: Running) -> None:

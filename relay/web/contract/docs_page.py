@@ -234,7 +234,8 @@ def _more(schema: Schema) -> str:
     if "minimum" in schema and "maximum" in schema:
         said.append(f"{schema['minimum']:,} to {schema['maximum']:,}")
     if "default" in schema:
-        said.append(f"default {escape(str(schema['default']))}")
+        default = schema["default"]
+        said.append(f"default {escape(default if isinstance(default, str) else orjson.dumps(default).decode())}")
     if "enum" in schema:
         said.append("one of " + " ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"]))
     return f' <span class="muted">({"; ".join(said)})</span>' if said else ""

@@ -1,6 +1,6 @@
 """The REST contract as an OpenAPI 3.1 document, made from what the routes read and answer by."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -197,9 +197,14 @@ OPERATIONS = (
 
 
 def document(
-    asset_classes: list[str], providers: list[str], *, needs_token: bool, is_status_public: bool = False
+    asset_classes: list[str],
+    providers: list[str],
+    *,
+    needs_token: bool,
+    is_status_public: bool = False,
+    facades: Iterable[str] = (),
 ) -> Document:
-    """Build the document for a relay with these asset classes, and providers that list instruments."""
+    """Build the document for a relay with these asset classes, providers that list instruments, and facades."""
     known = {parameters.ASSET_CLASS.name: asset_classes, parameters.PROVIDER.name: providers}
     schemas = Schemas()
     problem = schemas.of(response_types.Problem)
@@ -213,10 +218,9 @@ def document(
             "title": "market-relay",
             "version": VERSION,
             "summary": "Live and historical candles of several providers.",
-            "description": "Live updates come over the WebSocket that `/asyncapi.json` describes. Clients ignore "
-            "fields that they do not know. The time of a candle is its open time in Unix seconds (UTC). "
-            "Routes for programs that are written against another service are described by themselves: "
-            "`/openapi/binance.json` and `/asyncapi/binance.json`.",
+            "description": "Live updates come over the WebSocket that `/asyncapi.json` describes, and as Server-Sent "
+            "Events. Clients ignore fields that they do not know. The time of a candle is its open time in Unix "
+            f"seconds (UTC).{_of_facades(facades)}",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         # Relative to this document: a proxy may serve the relay below a path.
@@ -239,6 +243,13 @@ def document(
             },
         },
     }
+
+
+def _of_facades(names: Iterable[str]) -> str:
+    """Say where routes are described that are no part of this document; nothing if there are none."""
+    places = [f"`/openapi/{name}.json` and `/asyncapi/{name}.json`" for name in names]
+    said = " Routes for programs that are written against another service are described by themselves: "
+    return f"{said}{'; '.join(places)}." if places else ""
 
 
 def _operation(operation: Operation, schemas: Schemas, known: Mapping[str, list[str]], *, is_open: bool) -> Document:

@@ -74,6 +74,7 @@ class Contracts:
             self._directory.listing,
             needs_token=needs_token,
             is_status_public=is_status_public,
+            facades=self._facades,
         )
         prefix = _ANY_PREFIX if is_below else ""
         live = asyncapi.document(_ANY_HOST, prefix, is_secure=is_secure, needs_token=needs_token)
