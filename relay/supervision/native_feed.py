@@ -58,11 +58,17 @@ class NativeFeed:
         self._ending: set[asyncio.Task[None]] = set()
         self._is_wished = asyncio.Event()
         self._is_closed = False
+        self._pausing: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether a connection runs now."""
         return self._watchlist is not None
+
+    @property
+    def is_pausing(self) -> bool:
+        """Whether the last attempt to connect failed, and the next one is still to come."""
+        return self._pausing is not None and self._pausing is self._task
 
     @property
     def is_idle(self) -> bool:
@@ -140,9 +146,11 @@ class NativeFeed:
                 extra=event("native_feed_ended", provider=self._provider.name, reason=said, wait_s=round(wait_s, 1)),
             )
             self._is_wished.clear()
+            self._pausing = asyncio.current_task()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await (asyncio.sleep(wait_s) if is_barred else self._is_wished.wait())
+            self._pausing = None
 
     async def _follow_all(self) -> ProviderError | None:
         """Follow the streams until the connection ends; return why it failed."""

@@ -145,6 +145,16 @@ async def test_during_a_ban_books_that_are_followed_are_served(sandbox: Sandbox,
     assert (await relay.get(BOOK)).status == 200
 
 
+async def test_nobody_waits_for_streams_while_the_exchange_refuses_them(sandbox: Sandbox, relay: Running) -> None:
+    sandbox.binance.faults.refuse(418)
+    await polled(relay)
+    await eventually(lambda: feed(relay).is_pausing)
+    began = asyncio.get_running_loop().time()
+    for symbol in ("ETHUSDT", "SOLUSDT", "XRPUSDT"):
+        await polled(relay, f"/api/v3/depth?symbol={symbol}&limit=5")
+    assert asyncio.get_running_loop().time() - began < FRESH_S
+
+
 async def test_books_are_on_a_connection_of_their_own_and_take_no_place_of_candles(
     sandbox: Sandbox, relay: Running
 ) -> None:

@@ -42,8 +42,9 @@ class PolledAnswers:
         if not self._polls.note(asked, self._timing.least_kept_s, partial(self._begin, asked, feed)):
             return None
         loop = asyncio.get_running_loop()
-        while (heard := feed.newest(live.key)) is None and loop.time() < self._awaited.get(asked, 0.0):  # noqa: ASYNC110
-            # It ends by time, too.
+        while (heard := feed.newest(live.key)) is None and loop.time() < self._awaited.get(asked, 0.0):
+            if feed.is_pausing:
+                return None
             await asyncio.sleep(LOOK_S)
         if heard is None or loop.time() - heard.at > self._fresh_s:
             return None
