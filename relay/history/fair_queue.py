@@ -52,11 +52,11 @@ class QueueTurn:
 
 
 class _Usage:
-    # What clients spent of one budget until it is back to 0: calls, and the units that some cost beyond the others.
+    # What clients spent of one budget until it is back to 0: calls, and the units of those that said what they weigh.
     def __init__(self, resets_at: float) -> None:
         self.resets_at = resets_at
         self.calls: Counter[str] = Counter()
-        self.extra: Counter[str] = Counter()
+        self.weighed: Counter[str] = Counter()
 
 
 class FairQueue:
@@ -102,7 +102,8 @@ class FairQueue:
             if turn.weight is not None:
                 period = self._periods.get(budget.name)
                 if not place and period is not None and turn.client is not None:
-                    period.extra[turn.client] += max(0, turn.weight - self._cost.get(budget.name, 1))
+                    period.calls[turn.client] = max(0, period.calls[turn.client] - 1)
+                    period.weighed[turn.client] += turn.weight
                 continue
             # Other calls count into the difference as well, so the smallest one seen is what a call costs. A ban, in
             # which all is used, says nothing of it.
@@ -165,9 +166,9 @@ class FairQueue:
                 text = f"the {budget.name} is used up"
                 rest = f"the rest of the {budget.name} is reserved for live streams"
                 return RateLimited(text if is_spent else rest, wait_s)
-            units = (period.calls[client] + 1) * self._cost.get(budget.name, 1) + period.extra[client]
+            units = (period.calls[client] + 1) * self._cost.get(budget.name, 1) + period.weighed[client]
             # The first call is let go whatever it seems to cost: else nobody would learn that it costs less.
-            if period.calls[client] and units > ONE_CLIENTS_SHARE * budget.limit:
+            if units > self._cost.get(budget.name, 1) and units > ONE_CLIENTS_SHARE * budget.limit:
                 return RateLimited(f"one client may use at most {ONE_CLIENTS_SHARE:.0%} of the {budget.name}", wait_s)
         for period in periods:
             period.calls[client] += 1

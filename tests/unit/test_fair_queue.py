@@ -195,3 +195,15 @@ async def test_a_client_has_one_call_whatever_it_may_cost() -> None:
     await first
     venue.now, venue.used = 60.0, 0
     assert await spend(venue, "a", 10) == 10
+
+
+async def test_a_call_that_says_what_it_weighs_counts_no_more_than_that() -> None:
+    venue = Venue(limit=100)
+    other = venue.start("other", "a")
+    await settle()
+    venue.used = 30
+    await venue.end_all()
+    await other
+    for _ in range(10):
+        async with venue.turns.turn("b") as turn:
+            turn.weight = 2
