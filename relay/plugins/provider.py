@@ -360,6 +360,11 @@ class Provider:
         except BaseException as error:  # noqa: BLE001 - a plugin is isolated here
             self.failures.judged("relay_share", error)
 
+    @property
+    def is_of_relays(self) -> bool:
+        """Whether its candles come through other relays."""
+        return self._calls.has("relay_origins")
+
     def origins(self) -> Sequence[str]:
         """Return the marks of the relays that the candles come through; nothing if the plugin fails, or asks none."""
         if not self._calls.has("relay_origins"):

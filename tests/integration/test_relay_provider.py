@@ -64,6 +64,17 @@ async def test_clients_of_the_leaf_get_what_clients_of_the_root_get(relay_with: 
     assert answers[0] == answers[1]
 
 
+async def test_programs_for_binance_are_told_that_a_leaf_has_no_texts_of_binance(relay_with: StartRelay) -> None:
+    root = await relay_with()
+    binance = {"binance": {"uses": "relay", "urls": [root.url]}}
+    leaf = await relay_with(builtin=LEAF, with_stand_ins=False, instances=binance)
+    await eventually_listed(leaf, "BTCUSDT")
+    why = "This operation is not supported. (the provider binance of this relay gives no texts of Binance)"
+    for path in ("klines?symbol=BTCUSDT&interval=1m", "exchangeInfo", "exchangeInfo?symbol=BTCUSDT"):
+        answer = await leaf.get(f"/api/v3/{path}")
+        assert (answer.status, answer.body) == (400, {"code": -1020, "msg": why})
+
+
 async def test_instruments_are_those_of_the_root_under_its_names(relay_with: StartRelay) -> None:
     root = await relay_with()
     leaf = await leaf_of(relay_with, root.url)

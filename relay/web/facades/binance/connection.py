@@ -192,9 +192,10 @@ class BinanceConnection(Connection):
         if not parsed.symbol:
             return None
         await directory.settled(provider, parsed.symbol)
-        info = self._context.supervisors[provider].provider.info
+        source = self._context.supervisors[provider].provider
+        info = source.info
         instrument = directory.instrument(provider, parsed.symbol)
-        if instrument is not None and (why := why_no_texts(info, instrument)):
+        if instrument is not None and (why := why_no_texts(source, instrument)):
             raise RequestError(Code.UNSUPPORTED_INTERVAL, why)
         intervals = () if instrument is None else instrument.intervals or info.intervals
         if parsed.interval not in intervals:

@@ -124,13 +124,17 @@ class ExchangeInfoRoute:
         if asked.symbols is not None:
             found = [directory.instrument(provider.name, symbol) for symbol in asked.symbols]
             for one in found:
-                if one is not None and one.extras is None and (why := why_no_texts(info, one)):
+                if one is not None and one.extras is None and (why := why_no_texts(provider, one)):
                     raise unsupported(why)
                 if one is None or one.extras is None:
                     raise bad_symbol("this recording does not have it" if info.is_recorded else "")
             return _joined([one for one in found if one is not None], asked)
         instruments = directory.of_provider(provider.name)
-        if instruments and (why := why_no_texts(info, instruments[0])) and not any(one.extras for one in instruments):
+        if (
+            instruments
+            and (why := why_no_texts(provider, instruments[0]))
+            and not any(one.extras for one in instruments)
+        ):
             raise unsupported(why)
         if asked != InfoQuery():
             return await in_thread_if_many(len(instruments), _joined, instruments, asked)

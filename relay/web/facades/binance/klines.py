@@ -113,7 +113,7 @@ class KlineRoute:
         instrument = directory.instrument(provider.name, asked.symbol)
         if instrument is None:
             raise bad_symbol("this recording does not have it" if provider.info.is_recorded else "")
-        if why := why_no_texts(provider.info, instrument):
+        if why := why_no_texts(provider, instrument):
             raise unsupported(why)
         # Only what Binance itself has: what the relay makes of its candles is none of these.
         intervals = instrument.intervals or provider.info.intervals

@@ -7,18 +7,20 @@ ask again is of no use.
 from collections.abc import Iterable
 
 from relay.core.model import EXTRA_FIELDS, Instrument, ProviderInfo
+from relay.plugins.provider import Provider
 
 EXTRA = "exchange_info"
 """Where an instrument of Binance keeps its entry of exchangeInfo."""
 _DATABASE = "the database of a relay has them, `relay serve --replay relay.db`"
 
 
-def why_no_texts(info: ProviderInfo, instrument: Instrument) -> str | None:
+def why_no_texts(provider: Provider, instrument: Instrument) -> str | None:
     """Return why candles of an instrument are not as Binance wrote them; None where they are, as far as is known."""
+    info = provider.info
     if info.is_recorded:
         what = f"the recording of {instrument.symbol} has no texts of Binance"
         return None if _has_entry(instrument) else f"{what}; {_DATABASE}"
-    if not {*EXTRA_FIELDS} <= {*info.candle_extras}:
+    if provider.is_of_relays or not {*EXTRA_FIELDS} <= {*info.candle_extras}:
         return f"the provider {info.name} of this relay gives no texts of Binance"
     return None
 
