@@ -176,15 +176,21 @@ async def test_page_fits_a_phone_and_its_tables_scroll_inside(relay: Running, op
     assert await page.locator("#streams").evaluate(inside)
 
 
-async def test_tables_end_inside_their_frames_on_a_laptop(relay: Running, open_page: OpenPage) -> None:
-    client = await relay.connect()
-    await client.subscribe("BTCUSDT@1m", "EUR/USD@1m")
-    client.read_on()
-    page = await open_status(open_page, relay, viewport={"width": 1280, "height": 800})
-    await expect(row(page, "BTCUSDT 1m").first).to_be_visible()
-    for table in ("#providers", "#streams", "#clients"):
-        fits = "e => e.parentElement.scrollWidth <= e.parentElement.clientWidth"
-        assert await page.locator(table).evaluate(fits), table
+async def test_tables_end_inside_their_frames_on_a_laptop(open_page: OpenPage) -> None:
+    async with Sandbox(pace_s=0.1, forex_always_open=True, futures=True) as sandbox:
+        relay = await start_relay(sandbox)
+        try:
+            client = await relay.connect()
+            await client.subscribe("BTCUSDT@1m", "EUR/USD@1m", "binance_usdm:BTCUSDT@1m")
+            client.read_on()
+            page = await open_status(open_page, relay, viewport={"width": 1280, "height": 800})
+            await expect(row(page, "BTCUSDT 1m").first).to_be_visible()
+            for table in ("#providers", "#streams", "#clients"):
+                fits = "e => e.parentElement.scrollWidth <= e.parentElement.clientWidth"
+                assert await page.locator(table).evaluate(fits), table
+            await page.close()
+        finally:
+            await relay.close()
 
 
 async def test_page_shows_which_relays_share_nothing_and_who_spends_a_part(
