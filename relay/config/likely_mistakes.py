@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from relay.config.environment import FILE, OF_CLIENTS, PREFIX, is_empty, is_of_a_service, names_of_variable
 from relay.config.provider_settings import enabled_variable, given_setting, setting_variables, uses_of
-from relay.config.settings import SETTINGS, Config
+from relay.config.settings import CLUSTER, SETTINGS, Config
 from relay.config.tokens import SHORT
 from relay.core.model import ProviderInfo
 from relay.core.near_names import near_name
@@ -35,6 +35,11 @@ def likely_mistakes(config: Config, infos: Iterable[ProviderInfo], others: Itera
                 f"{name} is set and not used: connections to providers go through no proxy; trust_env = true "
                 "(RELAY_TRUST_ENV) uses it, and the setting proxy (RELAY_PROXY) names another"
             )
+    if not config.cluster_nats:
+        for name in sorted(config.sources):
+            if name.startswith(f"{CLUSTER}_") and name != "cluster_nats":
+                source = config.sources[name]
+                yield f"{source} is set and [cluster] nats is not: this relay shares its work with no other"
     of_clients = (OF_CLIENTS[0], *names_of_variable(OF_CLIENTS[1], is_secret=True))
     for name, meant in zip(of_clients[1:], names_of_variable(SETTINGS["tokens"].variable, is_secret=True), strict=True):
         if not config.tokens and config.environ.get(name):

@@ -364,6 +364,12 @@ def test_a_token_for_commands_where_a_relay_has_none_is_a_likely_mistake(tmp_pat
     assert mistakes_of(config_of("", tmp_path, {"RELAY_TOKEN_FILE": "alice"})) == [said.format("_FILE")]
 
 
+def test_a_name_for_a_relay_among_others_without_others_is_a_likely_mistake(tmp_path: Path) -> None:
+    said = "RELAY_CLUSTER_NODE is set and [cluster] nats is not: this relay shares its work with no other"
+    assert mistakes_of(config_of("", tmp_path, {"RELAY_CLUSTER_NODE": "a"})) == [said]
+    assert mistakes_of(config_of("[cluster]\nnats = ['nats://a']", tmp_path, {"RELAY_CLUSTER_NODE": "a"})) == []
+
+
 def test_relay_toml_of_the_working_directory_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "relay.toml").write_text("port = 8123")
