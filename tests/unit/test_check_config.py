@@ -136,10 +136,24 @@ def test_a_package_that_the_part_in_a_cluster_needs_is_named(
     assert (result.exit_code, told in result.output) == (2, True), result.output
 
 
-def test_credentials_that_cannot_be_read_are_named(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (here / "relay.toml").write_text('[cluster]\nnats = "nats://127.0.0.1:4222"\ncredentials = "gone.creds"\n')
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("gone.creds", "is not a file that can be read"),
+        (".", "is not a file that can be read"),
+        ("empty.creds", "is not a .creds file: it has no NATS USER JWT"),
+        ("half.creds", "is not a .creds file: it has no USER NKEY SEED"),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    (here / "relay.toml").write_text(f'[cluster]\nnats = "nats://127.0.0.1:4222"\ncredentials = "{name}"\n')
+    (here / "empty.creds").touch()
+    (here / "half.creds").write_text("-----BEGIN NATS USER JWT-----\nhunter2\n------END NATS USER JWT------\n")
     package = ModuleType("nkeys")
     package.__spec__ = ModuleSpec("nkeys", None)
     monkeypatch.setitem(sys.modules, "nkeys", package)
     result = check()
-    assert (result.exit_code, "credentials 'gone.creds' is not a file that can be read" in result.output) == (2, True)
+    assert (result.exit_code, f"credentials {name!r} {told}" in result.output) == (2, True), result.output
+    assert "hunter2" not in result.output
