@@ -11,6 +11,7 @@ from providers.ccxt.history import Pager
 from providers.ccxt.library import exchange_class, fault_of_exchange
 from providers.ccxt.live import watched
 from providers.ccxt.markets import asset_classes_of, read_instrument
+from providers.ccxt.options import fault_of_options
 from providers.ccxt.polled import polled
 from providers.ccxt.venue import Venue
 from relay import (
@@ -48,7 +49,13 @@ SETTINGS = (
         "Types of markets: spot, swap (perpetual), future; without it spot, or all if there is no spot",
         check=_fault_of_types,
     ),
-    Setting("options", "table", None, "What the class of the exchange takes in its constructor, beside keys"),
+    Setting(
+        "options",
+        "table",
+        None,
+        "What the class of the exchange takes in its constructor, beside keys",
+        check=fault_of_options,
+    ),
     Setting("sandbox", "bool", False, "Use the exchange's servers for tests, if it has some"),
     Setting("poll_seconds", "float", 5.0, "Shortest time between two polls of a stream", least=0.1, most=3600),
     Setting("batch", "int", 10, "How many streams one message subscribes to, where it can", least=1, most=200),
@@ -80,6 +87,7 @@ class CcxtProvider:
             name="ccxt",
             api=(2, 1),
             title=f"{known.name} (by ccxt, best effort)",
+            attribution="" if exchange is None else f"Market data by {known.name}",
             asset_classes=asset_classes_of(known.types(settings["market_types"])),
             intervals=known.intervals,
             settings=SETTINGS,

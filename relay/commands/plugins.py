@@ -167,6 +167,11 @@ def show_provider(config: Config, host: PluginHost, name: str, *, as_json: bool 
         refused = next((failure.error for failure in host.failures if failure.name == name), "")
         if refused:
             raise ConfigError(f"no provider {name!r} is loaded: it {refused}")
+        if name in host.names:
+            raise ConfigError(
+                f'the provider {name!r} serves nothing by itself: write [providers.NAME] with uses = "{name}", '
+                "and `relay plugins NAME` shows its settings"
+            )
         off = f"; switched off are {', '.join(host.switched_off)}" if host.switched_off else ""
         there_are = f"loaded are {', '.join(host.loaded) or 'none'}{off}"
         nearest = did_you_mean(name, [*host.loaded, *host.switched_off])

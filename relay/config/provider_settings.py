@@ -179,6 +179,9 @@ def provider_settings(config: Config, info: ProviderInfo) -> Mapping[str, Any]:
 
 def _shown_fault(setting: Setting, given: Any, value: Any, fault: str) -> str:
     """Return what a provider's own check says of a value, without the value itself where nobody is to see it."""
+    if setting.kind == "table":
+        # There may be keys in it.
+        return f"the table {masked(fault)}"
     if not setting.is_secret:
         return f"{quoted(given)} {masked(fault)}"
     # However short it is: here it is known that it may be in the text.

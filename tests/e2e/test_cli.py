@@ -280,6 +280,15 @@ def test_plugins_shows_the_settings_of_a_plugin_that_is_named(runner: CliRunner,
     assert "[mine] depth: How deep\n    a whole number from 1 to 9; default: 3\n    RELAY_MINE_DEPTH\n" in result.output
 
 
+def test_plugins_with_the_name_of_a_provider_for_instances_says_how_to_use_it(runner: CliRunner) -> None:
+    result = runner.invoke(main, ["plugins", "ccxt"])
+    assert (result.exit_code, result.output) == (
+        2,
+        "relay: the provider 'ccxt' serves nothing by itself: write [providers.NAME] with uses = \"ccxt\", and "
+        "`relay plugins NAME` shows its settings\n",
+    )
+
+
 def test_plugins_with_a_name_that_nobody_has_says_who_there_is(runner: CliRunner) -> None:
     result = runner.invoke(main, ["plugins", "krakn"])
     assert (result.exit_code, result.output) == (

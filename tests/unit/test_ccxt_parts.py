@@ -18,6 +18,7 @@ from providers.ccxt import library
 from providers.ccxt.capabilities import Capabilities, capabilities_of
 from providers.ccxt.history import DAY_S, STEPS, Pager
 from providers.ccxt.markets import DECIMAL_PLACES, TICK_SIZE, read_instrument, step_of
+from providers.ccxt.options import fault_of_options
 from providers.ccxt.pacing import Turns
 from providers.ccxt.rows import Closing, read_rows_of
 from relay.config.settings import Config
@@ -263,6 +264,41 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PluginHost]:
         return host
 
     return configure
+
+
+ADDRESS = "https://{hostname}/v2"
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (
+            {"timeout": 5000, "hostname": "x.example", "urls": {"api": {"public": ADDRESS, "ws": {"v2": "ws://x"}}}},
+            None,
+        ),
+        ({"urls": {"api": ADDRESS}, "options": {"ws": {"cost": 1}}}, None),
+        ({"apiKey": "k3y"}, "has apiKey, which is the setting api_key"),
+        ({"verbose": True}, "has verbose, which the relay sets itself"),
+        ({"timeout": "abc"}, "has timeout, which is not a number of milliseconds above 0"),
+        ({"rateLimit": -5}, "has rateLimit, which is not a number of milliseconds above 0"),
+        ({"has": "x"}, "has has, which is not a table"),
+        ({"options": {"ws": "x"}}, "has options.ws, which is not a table"),
+        ({"urls": {"api": 7}}, "has urls.api, which is neither an address nor a table of addresses"),
+        (
+            {"urls": {"api": {"ws": {"v2": "x.example"}}}},
+            "has urls.api.ws.v2, which is not an address; addresses begin with http://, https://, ws://, wss://",
+        ),
+    ],
+)
+def test_options_that_would_fail_later_are_named(options: dict[str, Any], fault: str | None) -> None:
+    assert fault_of_options(options) == fault
+
+
+def test_fault_of_a_table_shows_nothing_of_it(configured: Callable[..., PluginHost]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configured(kraken={"uses": "ccxt", "options": {"headers": {"Key": "k3y"}, "timeout": 0}})
+    said = "options in [providers.kraken]: the table has timeout, which is not a number of milliseconds above 0"
+    assert str(caught.value) == said
 
 
 def test_without_the_extra_the_error_says_how_to_install_it(
