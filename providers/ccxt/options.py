@@ -15,7 +15,7 @@ _NUMBERS = ("rateLimit", "timeout")
 _SCHEMES = ("http://", "https://", "ws://", "wss://")
 
 
-def fault_of_options(options: Mapping[str, Any]) -> str | None:
+def fault_of_options(options: Any) -> str | None:
     """Say what is wrong with a table of options, and what would be right, or None."""
     for name, value in options.items():
         if name in _SETTINGS:

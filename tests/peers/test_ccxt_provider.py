@@ -5,6 +5,7 @@ import importlib
 import random
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +166,20 @@ async def test_message_that_cannot_be_read_costs_seconds() -> None:
         WatchedFeed(provider, [BTC]) as feed,
     ):
         assert await feed.until(lambda: feed.count(BTC), 30)
-        for number in (1, 2, 3):
+        for connects in (2, 3, 4):
             # ccxt reads it as text, which it is not.
             await venue.say(b"\xff\x00")
-            assert await feed.until(lambda number=number: venue.connects > number, 6)
-            heard = feed.count(BTC)
-            assert await feed.until(lambda heard=heard: feed.count(BTC) > heard + 2, 10)
+            assert await feed.until(partial(is_connected_to, venue, connects), 6)
+            wanted = feed.count(BTC) + 3
+            assert await feed.until(partial(has_heard, feed, wanted), 10)
+
+
+def is_connected_to(venue: TroubledKraken, times: int) -> bool:
+    return venue.connects >= times
+
+
+def has_heard(feed: WatchedFeed, updates: int) -> bool:
+    return feed.count(BTC) >= updates
 
 
 async def test_stream_that_is_not_subscribed_is_noticed(relay_with: StartRelay) -> None:
