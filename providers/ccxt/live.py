@@ -66,6 +66,7 @@ class WatchedStreams:
         self._tasks: set[asyncio.Task[None]] = set()
         self._alone: set[StreamKey] = set()
         self._left: set[StreamKey] = set()
+        self._doubts = asyncio.Lock()
 
     async def close(self) -> None:
         """End what subscribes still."""
@@ -112,6 +113,10 @@ class WatchedStreams:
             wait_s, longest_s = _FIRST_S
             before: list[Candle] = []
             while not (await asyncio.wait((call,), timeout=wait_s))[0]:
+                if self._venue.is_sending or not self._client.is_connected:
+                    # It may not be subscribed yet.
+                    before, wait_s = [], _FIRST_S[0]
+                    continue
                 newest = await self._newest_if_any(key)
                 if before and newest and newest != before:
                     if key in self._venue.unanswered:
@@ -131,7 +136,9 @@ class WatchedStreams:
 
     async def _newest_if_any(self, key: StreamKey) -> list[Candle]:
         try:
-            return await newest_of(self._venue, self._session, key)
+            # One at a time: many may be quiet, and others want history, too.
+            async with self._doubts:
+                return await newest_of(self._venue, self._session, key)
         except ProviderError as error:
             log.debug("%s: history says nothing: %s", key, error, extra=event("stream_unanswered"))
             return []

@@ -15,6 +15,11 @@ class Turns:
         self._free_at = 0.0
         self._first = asyncio.Lock()
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for a turn."""
+        return self._first.locked()
+
     async def take(self, cost: float | None = None) -> None:
         """Wait for the turn of a request, and use it up."""
         loop = asyncio.get_running_loop()

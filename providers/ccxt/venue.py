@@ -38,6 +38,12 @@ class Client:
         """Wait for the turn of a request."""
         await self.turns.take(cost)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether a WebSocket is open."""
+        connections: Mapping[str, Any] = self.clients or {}  # type: ignore[attr-defined]
+        return any(not one.closed() for one in connections.values())
+
     def on_connected(self, client: Any, message: Any = None) -> None:
         """Count a connection."""
         self.connections += 1
@@ -140,6 +146,11 @@ class Venue:
         # A list of markets has megabytes, and nothing here reads the last answer.
         unread = {"enableLastHttpResponse": False, "enableLastJsonResponse": False}
         return {**config, **unread, "newUpdates": True, "enableRateLimit": True}
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a message waits for its turn, such as one that subscribes."""
+        return self._messages.is_waited_for
 
     async def _take_message(self, cost: float | None = None) -> None:
         await self._messages.take(cost)

@@ -5,6 +5,7 @@ import importlib
 import random
 import sys
 import time
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,23 @@ async def test_stream_that_is_not_subscribed_is_noticed(relay_with: StartRelay) 
         assert venue.connects == 2
         told = [message for message in client.received if message["type"] == "price_update"]
         assert {message["symbol"] for message in told[-6:]} == {"BTC/USD", "ETH/USD"}
+
+
+async def test_stream_that_waits_to_be_subscribed_is_not_doubted() -> None:
+    intervals = ("1m", "5m", "15m", "30m")
+    settings = {"messages_per_second": 0.1}
+    async with (
+        TroubledKraken(random.Random(1)) as venue,
+        open_provider(CcxtProvider, {**table_of("kraken", venue), **settings}) as provider,
+        AsyncExitStack() as stack,
+    ):
+        wanted = [[StreamKey(symbol, interval) for symbol in ("BTC/USD", "ETH/USD")] for interval in intervals]
+        feeds = [await stack.enter_async_context(WatchedFeed(provider, keys)) for keys in wanted]
+        # The last ones have their turn after 70 s.
+        await asyncio.sleep(150)
+        assert all(feed.count(key) for feed, keys in zip(feeds, wanted, strict=True) for key in keys)
+        assert [feed.closing for feed in feeds] == [[], [], [], []]
+        assert venue.asked == []
 
 
 async def test_streams_that_come_together_are_subscribed_with_one_message() -> None:
