@@ -28,13 +28,15 @@ async def pages(
     end: int | None,
     limit: int | None,
     extended: bool = False,
+    counts_closed: bool = False,
 ) -> AsyncGenerator[History, None]:
     """Yield candles, oldest first: from `start` all up to `end` or now, or `limit`; without `start` the last `limit`.
 
-    There is one page at least. After the first, what a moment may heal is tried again. Raises `ClientError`.
+    With `counts_closed` an open candle comes in addition to the last `limit`. There is one page at least. After the
+    first, what a moment may heal is tried again. Raises `ClientError`.
     """
     if start is None:
-        for page in await _backwards(client, symbol, interval, end, limit, extended):
+        for page in await _backwards(client, symbol, interval, end, limit, extended, counts_closed):
             yield page
         return
     left, is_first = limit, True
@@ -54,7 +56,13 @@ async def pages(
 
 
 async def _backwards(
-    client: RelayClient, symbol: str, interval: str, end: int | None, limit: int | None, extended: bool
+    client: RelayClient,
+    symbol: str,
+    interval: str,
+    end: int | None,
+    limit: int | None,
+    extended: bool,
+    counts_closed: bool,
 ) -> list[History]:
     found: list[History] = []
     left = limit
@@ -65,6 +73,8 @@ async def _backwards(
         if left is None or count is None or _is_last(page, count) or page.candles[0].time == 0:
             break
         left -= len(page.candles)
+        if counts_closed and len(found) == 1 and not page.last_is_closed:
+            left += 1
         end = page.candles[0].time - 1
     return found[::-1]
 

@@ -125,7 +125,10 @@ def command(
             start = earlier.candles[-1].time + 1
             if end is not None and start > end:
                 return
-        found = pages(client, symbol, interval, start=start, end=end, limit=limit, extended=extended)
+        is_csv = form == "csv"
+        found = pages(
+            client, symbol, interval, start=start, end=end, limit=limit, extended=extended, counts_closed=is_csv
+        )
         async with aclosing(found):
             if form is None and output is None and shows_table():
                 await _show(found)

@@ -495,7 +495,11 @@ async def test_history_prints_lines(relay: StandInRelay) -> None:
 
 async def test_history_prints_csv_with_a_header(relay: StandInRelay) -> None:
     result = await run(relay, "history", "BTCUSDT", "1m", "--limit", "2", "--csv")
-    assert result.stdout == "time,open,high,low,close,volume\n1764000120,102.0,103.0,101.0,102.5,10.0\n"
+    assert result.stdout == (
+        "time,open,high,low,close,volume\n"
+        "1764000060,101.0,102.0,100.0,101.5,10.0\n"
+        "1764000120,102.0,103.0,101.0,102.5,10.0\n"
+    )
 
 
 async def test_history_prints_the_answer_as_json(relay: StandInRelay) -> None:

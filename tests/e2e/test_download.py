@@ -163,7 +163,7 @@ async def test_csv_has_the_columns_and_the_candles_of_the_relay_itself(relay: Ru
     assert printed.stdout.splitlines()[0] == answer.text.splitlines()[0]
     assert printed.stdout == answer.text
     # The candle that is open is in neither.
-    assert len((await run(relay, "--limit", "3", "--csv")).stdout.splitlines()) == 3
+    assert len((await run(relay, "--limit", "3", "--csv")).stdout.splitlines()) == 1 + 3
 
 
 ROW = b'{"time":60,"open":1,"high":1,"low":1,"close":1,"volume":1,"is_closed":true}\n'

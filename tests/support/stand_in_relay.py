@@ -240,9 +240,12 @@ class StandInRelay:
         key = StreamKey(request.query["symbol"].upper(), request.query["interval"])
         if key not in self.markets:
             return problem_json(404, "unknown_symbol", f"unknown symbol '{key.symbol}'; see …/symbols")
-        candles = self.markets[key][-int(request.query.get("limit", "500")) :]
+        all_of_them = self.markets[key]
+        end = int(request.query.get("end_time", str(all_of_them[-1].time)))
+        candles = [c for c in all_of_them if c.time <= end][-int(request.query.get("limit", "500")) :]
         names = {"symbol": key.symbol, "interval": key.interval}
-        return web.json_response({**names, "candles": [c._asdict() for c in candles], "last_is_closed": False})
+        last_is_closed = end < all_of_them[-1].time
+        return web.json_response({**names, "candles": [c._asdict() for c in candles], "last_is_closed": last_is_closed})
 
     async def _symbols(self, request: web.Request) -> web.Response:
         return self._checked(request) or web.json_response(sorted({key.symbol for key in self.markets}))
