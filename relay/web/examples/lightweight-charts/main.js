@@ -42,7 +42,9 @@ function utc(time) {
 
 /** Request candles of the chart again that may have other values now. */
 async function renew({ symbol, interval, from, before }) {
-  const startTime = Math.max(from, Math.min(...bars.keys()));
+  // A page that is open for days has more bars than a call may have arguments.
+  const oldest = [...bars.keys()].reduce((one, other) => Math.min(one, other), Infinity);
+  const startTime = Math.max(from, oldest);
   if (startTime >= before) return;
   try {
     put((await relay.history(symbol, interval, { startTime, endTime: before - 1, limit: 5000 })).candles);
