@@ -332,7 +332,8 @@ async def test_two_names_of_a_stream_are_one_at_the_relay_itself(
     await javascript.call("unsubscribe", names[1])
     assert await javascript.call("streams") == []
     said = await javascript.until("confirmed")
-    assert [one["type"] for one in said if one["type"] != "update"] == ["confirmed"]
+    # Where the machine stood still, a stream was stale in between.
+    assert [one["type"] for one in said if one["type"] not in ("update", "state")] == ["confirmed"]
     async with RelayClient(relay.url) as python:
         await python.subscribe(*names, bars=2)
         messages = await until(python, lambda one: isinstance(one, Update) and one.is_closed)
