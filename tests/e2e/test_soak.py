@@ -47,6 +47,7 @@ from tests.support.soak import (
     PythonClient,
     SoakClient,
     StreamCheck,
+    parts_of,
 )
 from tests.support.untidy import UntidySandbox, UntidyUsdm, Values
 
@@ -440,10 +441,13 @@ async def test_no_fault_of_the_exchange_breaks_the_contract(
 
 
 FUTURES = (
-    *(f"{symbol}USDT@1m" for symbol in ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE", "1000PEPE", "TSLA")),
-    *(f"T{number:03d}USDT@1m" for number in range(1, 8)),
+    *(
+        f"binance_usdm:{symbol}USDT@1m"
+        for symbol in ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE", "1000PEPE", "TSLA")
+    ),
+    *(f"binance_usdm:T{number:03d}USDT@1m" for number in range(1, 8)),
 )
-FUTURES_LONE = tuple(f"T{number:03d}USDT@1m" for number in range(8, 12))
+FUTURES_LONE = tuple(f"binance_usdm:T{number:03d}USDT@1m" for number in range(8, 12))
 FUTURES_LONGER = 5
 """Of futures there are no seconds: so many times longer than that of spot their soak lasts, in time that jumps."""
 
@@ -467,7 +471,7 @@ async def futures_soak(
         exchange = sandbox.futures
         assert isinstance(exchange, UntidyUsdm)
         names = (*FUTURES, *FUTURES_LONE)
-        truths = {name: MarketTruth(exchange, *name.split("@"), also=exchange.untidy.also) for name in names}
+        truths = {name: MarketTruth(exchange, *parts_of(name), also=exchange.untidy.also) for name in names}
         relay = await start_relay(sandbox, linger_seconds=0.3, flush_ms=20, limits=limits, instances=off)
 
         async def not_live() -> list[str]:

@@ -879,14 +879,14 @@ class Faulter:
         await self._last(1, 3)
 
     async def _fault_wrong_stamps(self) -> None:
-        symbol = self._some(1)[0].partition("@")[0]
+        symbol, _ = parts_of(self._some(1)[0])
         self._untidy.stamp(symbol, self._dice.choice([7200, -7200, 30, -30, 86_400 * 30]))
         await self._last(4, 7)
         if self._dice.random() < 0.5:
             self._stand_in.faults.drop()
 
     async def _fault_somebody_else(self) -> None:
-        symbol = self._some(1)[0].partition("@")[0]
+        symbol, _ = parts_of(self._some(1)[0])
         self._untidy.answer_for({symbol: "ETHUSDT" if symbol != "ETHUSDT" else "BTCUSDT"})
         await self._last(1, 3)
 
@@ -955,7 +955,7 @@ class Faulter:
         now = self._stand_in.clock.now()
         for name in self._some(3):
             start = int(now) + 2 + self._dice.random()
-            self._stand_in.hide(name.partition("@")[0], start, start + self._dice.uniform(1, 4))
+            self._stand_in.hide(parts_of(name)[0], start, start + self._dice.uniform(1, 4))
 
     def _stroke_repeated_events(self) -> None:
         for name, at in self._closed_candles():
@@ -994,6 +994,12 @@ class Faulter:
             self._stand_in.inject(_wire_name(name), **fields)
 
 
-def _wire_name(stream: str) -> str:
+def parts_of(stream: str) -> tuple[str, str]:
+    """Return the symbol, as its exchange calls it, and the interval of a stream."""
     symbol, _, interval = stream.partition("@")
+    return symbol.rpartition(":")[2], interval
+
+
+def _wire_name(stream: str) -> str:
+    symbol, interval = parts_of(stream)
     return f"{symbol.lower()}@kline_{interval}"
