@@ -29,8 +29,9 @@ async def test_token_goes_in_the_header(relay: StandInRelay) -> None:
 
 
 async def test_history(relay: StandInRelay, client: RelayClient) -> None:
-    answer = await client.history("btcusdt", "1m", start_time=1, end_time=2, limit=2)
-    assert relay.queries == [{"symbol": "btcusdt", "interval": "1m", "start_time": "1", "end_time": "2", "limit": "2"}]
+    answer = await client.history("btcusdt", "1m", start_time=1, end_time=START + 180, limit=2)
+    span = {"start_time": "1", "end_time": str(START + 180)}
+    assert relay.queries == [{"symbol": "btcusdt", "interval": "1m", **span, "limit": "2"}]
     assert (answer.symbol, answer.interval, answer.last_is_closed) == ("BTCUSDT", "1m", False)
     assert [candle.time for candle in answer.candles] == [START + 120, START + 180]
 
