@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 from relay.core.intervals import INTERVALS
 from relay.core.version import VERSION
-from relay.web.access.access import BELOW_TOKEN
 from relay.web.facades.binance.answer_schemas import FLAG, REST_SCHEMAS, TEXT, Schema, list_of, one_or_all, ref
 from relay.web.facades.binance.exchange_info import info_names
 from relay.web.facades.binance.klines import KLINES_NEEDED, kline_names
 from relay.web.facades.binance.pass_through import PASSED_CALLS
 from relay.web.facades.binance.venue_markets import COIN_ROOT, MARKETS, SPOT, STATUSES, VenueMarket
+from relay.web.facades.described_servers import openapi_servers
 
 Document = dict[str, Any]
 
@@ -118,16 +118,6 @@ def openapi_document(*, needs_token: bool) -> Document:
             paths[f"{market.root}/{name}"] = {"get": described}
     nothing = _VenueOperation("Lists no instruments: the relay has none of this market.", ref("ExchangeInfo"))
     paths[f"{COIN_ROOT}/exchangeInfo"] = {"get": _described("binance_coin_exchangeInfo", nothing, "coin", needs_token)}
-    servers: list[Document] = [{"url": "../", "description": "this relay"}]
-    if needs_token:
-        token = {"default": "TOKEN", "description": "One of the relay's tokens."}
-        servers.append(
-            {
-                "url": ".." + BELOW_TOKEN.replace("path_token", "token"),
-                "description": "this relay, for programs that cannot send a header",
-                "variables": {"token": token},
-            }
-        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -140,7 +130,7 @@ def openapi_document(*, needs_token: bool) -> Document:
             "body. An answer of 429 has `Retry-After`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": servers,
+        "servers": openapi_servers("programs", needs_token=needs_token),
         "tags": [{"name": market.provider, "description": f"Below `{market.root}`."} for market in MARKETS]
         + [{"name": "coin", "description": f"Below `{COIN_ROOT}`."}],
         "security": [{"bearer": []}, {}] if needs_token else [],

@@ -4,11 +4,11 @@ from typing import Any
 
 from relay.core.errors import CloseCode
 from relay.core.version import VERSION
-from relay.web.access.access import BELOW_TOKEN
 from relay.web.contract.asyncapi import CLOSING
 from relay.web.facades.binance.answer_schemas import EVENT_SCHEMAS, PART_SCHEMAS, REQUEST_SCHEMAS, Schema, ref
 from relay.web.facades.binance.connection import MESSAGE_BYTES, STREAMS
 from relay.web.facades.binance.venue_markets import USDM_STREAMS
+from relay.web.facades.described_servers import asyncapi_server
 
 Document = dict[str, Any]
 
@@ -43,15 +43,7 @@ _ADDRESSES = {
 def asyncapi_document(host: str, prefix: str = "", *, is_secure: bool, needs_token: bool) -> Document:
     """Build the document for a relay that clients reach at `host`, below the path `prefix`."""
     schemas: dict[str, Schema] = {**REQUEST_SCHEMAS, **EVENT_SCHEMAS}
-    server: Document = {"host": host, "protocol": "wss" if is_secure else "ws", "description": "this relay"}
-    if needs_token:
-        token = {"default": "TOKEN", "description": "One of the relay's tokens."}
-        server |= {
-            "pathname": prefix + BELOW_TOKEN.replace("path_token", "token"),
-            "variables": {"token": token},
-        }
-    elif prefix:
-        server["pathname"] = prefix
+    server = asyncapi_server(host, prefix, is_secure=is_secure, needs_token=needs_token)
     channels = {}
     for before, market in (("", "spot"), (USDM_STREAMS, "usdm")):
         for name, (address, about) in _ADDRESSES.items():

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 from relay.core.version import VERSION
 from relay.protocol.fields import Schema
 from relay.protocol.symbol_names import SYMBOL
-from relay.web.access.access import BELOW_TOKEN
 from relay.web.contract.json_schema import Schemas
 from relay.web.contract.parameters import HITS, LONGEST_SEARCH, MOST_AT_ONCE
+from relay.web.facades.described_servers import openapi_servers
 from relay.web.facades.udf import answer_types
 from relay.web.facades.udf.day_quotes import MOST_SYMBOLS
 from relay.web.facades.udf.resolutions import RESOLUTIONS
@@ -120,16 +120,6 @@ def openapi_document(*, needs_token: bool) -> Document:
     error = schemas.of(answer_types.ChartError)
     paths = {f"/udf/{name}": {"get": _described(name, route, schemas, needs_token)} for name, route in _ROUTES.items()}
     paths["/widgets.json"] = {"get": _described("widgets", _WIDGETS, schemas, needs_token)}
-    servers: list[Document] = [{"url": "../", "description": "this relay"}]
-    if needs_token:
-        token = {"default": "TOKEN", "description": "One of the relay's tokens."}
-        servers.append(
-            {
-                "url": ".." + BELOW_TOKEN.replace("path_token", "token"),
-                "description": "this relay, for charts that cannot send a header",
-                "variables": {"token": token},
-            }
-        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -141,7 +131,7 @@ def openapi_document(*, needs_token: bool) -> Document:
             "or 503 has `Retry-After`.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": servers,
+        "servers": openapi_servers("charts", needs_token=needs_token),
         "tags": [{"name": "charts", "description": "Below `/udf`, and what OpenBB Workspace asks for."}],
         "security": [{"bearer": []}, {}] if needs_token else [],
         "paths": paths,

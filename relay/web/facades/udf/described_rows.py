@@ -5,9 +5,9 @@ from typing import Any
 from relay.core.errors import CloseCode
 from relay.core.version import VERSION
 from relay.protocol.fields import Schema
-from relay.web.access.access import BELOW_TOKEN
 from relay.web.contract.asyncapi import CLOSING
 from relay.web.contract.json_schema import Schemas
+from relay.web.facades.described_servers import asyncapi_server
 from relay.web.facades.udf.answer_types import GridRow
 from relay.web.facades.udf.day_quotes import MOST_SYMBOLS
 from relay.web.facades.udf.live_rows import EXAMPLE
@@ -51,15 +51,7 @@ def asyncapi_document(host: str, prefix: str = "", *, is_secure: bool, needs_tok
     rows = Schemas()
     rows.of(GridRow)
     schemas: dict[str, Schema] = {"SymbolsWanted": _WANTED, **rows.components, "RowsRefused": _REFUSED}
-    server: Document = {"host": host, "protocol": "wss" if is_secure else "ws", "description": "this relay"}
-    if needs_token:
-        token = {"default": "TOKEN", "description": "One of the relay's tokens."}
-        server |= {
-            "pathname": prefix + BELOW_TOKEN.replace("path_token", "token"),
-            "variables": {"token": token},
-        }
-    elif prefix:
-        server["pathname"] = prefix
+    server = asyncapi_server(host, prefix, is_secure=is_secure, needs_token=needs_token)
     return {
         "asyncapi": "3.0.0",
         "info": {
