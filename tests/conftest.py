@@ -21,6 +21,7 @@ from tests.support.native_build import built_send_all
 from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Reader, Running, WsClient, start_relay
 from tests.support.sandbox import Sandbox
+from tests.support.transports import TRANSPORTS, Transport
 
 StartRelay = Callable[..., Awaitable[Running]]
 
@@ -189,17 +190,17 @@ async def client(relay: Running) -> WsClient:
     return await relay.connect()
 
 
-@pytest.fixture(params=["websocket", "sse"])
-def over(request: pytest.FixtureRequest) -> str:
-    """What updates come over in this test, for `Running.reader`."""
-    over: str = request.param
+@pytest.fixture(params=TRANSPORTS, ids=lambda one: one.name)
+def over(request: pytest.FixtureRequest) -> Transport:
+    """What updates come over in this test."""
+    over: Transport = request.param
     return over
 
 
 @pytest.fixture
-async def reader(relay: Running, over: str) -> Reader:
+async def reader(relay: Running, over: Transport) -> Reader:
     """A client of `relay`, over each of what updates come over, for one request to subscribe."""
-    return await relay.reader(over)
+    return await over.reader(relay)
 
 
 @pytest.fixture

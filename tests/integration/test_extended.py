@@ -19,6 +19,7 @@ from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.running_relay import Message, Running
 from tests.support.sandbox import Sandbox
+from tests.support.transports import Transport
 
 KLINES = Path(__file__).parents[1] / "data" / "binance" / "klines.json"
 KEY = StreamKey("BTCUSDT", "1m")
@@ -124,14 +125,13 @@ async def test_a_provider_without_it_has_null_and_is_not_asked_again(sandbox: Sa
     assert len(sandbox.twelve_data.requests) == asked
 
 
-@pytest.mark.parametrize("value", ["yes", "", "2"])
-async def test_another_word_than_true_or_false_is_refused(relay: Running, value: str) -> None:
+@pytest.mark.parametrize("value", ["yes", "2"])
+async def test_another_word_than_true_or_false_is_refused(relay: Running, over: Transport, value: str) -> None:
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", extended=value)
     assert (answer.status, answer.body["code"]) == (400, "invalid_request")
     assert answer.body["detail"] == f"extended {value!r} is not true or false"
-    client = await relay.connect()
-    await client.ask("subscribe", streams=["BTCUSDT@1m"], extended=value)
-    assert (await client.error())["message"] == f"extended {value!r} is not true or false"
+    refused = await over.refused_options(relay, "BTCUSDT@1m", extended=value)
+    assert refused["message"] == f"extended {value!r} is not true or false"
 
 
 async def test_what_was_stored_without_it_is_asked_for_once_also_over_restarts(
@@ -174,10 +174,9 @@ async def test_while_the_provider_fails_it_is_null(sandbox: Sandbox, relay: Runn
 # -- subscriptions -------------------------------------------------------------------------------------------------
 
 
-async def test_a_stream_is_told_with_it_and_without_it_at_once(quick: Running, over: str) -> None:
-    plain, extended = await quick.reader(over), await quick.reader(over)
-    await plain.subscribe("BTCUSDT@1s", bars=20)
-    await extended.subscribe("BTCUSDT@1s", bars=20, extended=True)
+async def test_a_stream_is_told_with_it_and_without_it_at_once(quick: Running, over: Transport) -> None:
+    plain = await over.subscriber(quick, "BTCUSDT@1s", bars=20)
+    extended = await over.subscriber(quick, "BTCUSDT@1s", bars=20, extended=True)
     snapshots = [await client.seen("snapshot") for client in (plain, extended)]
     for _ in range(3):
         await extended.update(is_closed=True)
@@ -202,9 +201,8 @@ async def test_a_stream_is_told_with_it_and_without_it_at_once(quick: Running, o
 
 
 @pytest.mark.parametrize("options", [{"closed_only": True}, {"throttle_ms": 100}])
-async def test_it_goes_with_the_other_options(quick: Running, over: str, options: dict[str, Any]) -> None:
-    client = await quick.reader(over)
-    await client.subscribe("BTCUSDT@1s", extended=True, **options)
+async def test_it_goes_with_the_other_options(quick: Running, over: Transport, options: dict[str, Any]) -> None:
+    client = await over.subscriber(quick, "BTCUSDT@1s", extended=True, **options)
     for _ in range(3):
         update = await client.update(is_closed=True)
         assert update["candle"]["trades"] is not None
@@ -212,14 +210,12 @@ async def test_it_goes_with_the_other_options(quick: Running, over: str, options
         assert all(one["is_closed"] for one in client.updates)
 
 
-async def test_a_resume_brings_it(quick: Running, over: str) -> None:
-    client = await quick.reader(over)
-    await client.subscribe("BTCUSDT@1s", extended=True)
+async def test_a_resume_brings_it(quick: Running, over: Transport) -> None:
+    client = await over.subscriber(quick, "BTCUSDT@1s", extended=True)
     first = (await client.update(is_closed=True))["candle"]["time"]
     for _ in range(2):
         last = (await client.update(is_closed=True))["candle"]
-    again = await quick.reader(over)
-    await again.subscribe("BTCUSDT@1s", extended=True, since=first)
+    again = await over.subscriber(quick, "BTCUSDT@1s", extended=True, since=first)
     snapshot = await again.seen("snapshot")
     assert last in snapshot["candles"]
     assert all(candle["trades"] is not None for candle in snapshot["candles"])
@@ -227,11 +223,13 @@ async def test_a_resume_brings_it(quick: Running, over: str) -> None:
 
 @pytest.mark.parametrize("is_followed", [True, False])
 async def test_a_revision_of_extras_alone_is_for_those_who_get_them_also_after_a_resume(
-    relay: Running, is_followed: bool
+    relay: Running, over: Transport, is_followed: bool
 ) -> None:
-    plain, extended = await relay.connect(), await relay.connect()
-    await plain.subscribe("BTCUSDT@1m", bars=5)
-    await extended.subscribe("BTCUSDT@1m", bars=5, extended=True)
+    plain = await over.subscriber(relay, "BTCUSDT@1m", bars=5)
+    extended = await over.subscriber(relay, "BTCUSDT@1m", bars=5, extended=True)
+    gone = await over.subscriber(relay, "BTCUSDT@1m", bars=5)
+    await gone.seen("snapshot")
+    await gone.close()
     before, snapshot = await plain.seen("snapshot"), await extended.seen("snapshot")
     await extended.update()
     if not is_followed:
@@ -252,17 +250,15 @@ async def test_a_revision_of_extras_alone_is_for_those_who_get_them_also_after_a
         assert not [one for one in plain.updates if one.get("revised")]
     resumed: dict[bool, list[Message]] = {}
     for is_extended in (False, True):
-        client = await relay.connect()
-        await client.subscribe("BTCUSDT@1m", since=times[-2], revision=before["revision"], extended=is_extended)
+        client = await over.back(relay, gone, "BTCUSDT@1m", extended=is_extended)
         resumed[is_extended] = (await client.seen("snapshot"))["revised"]
     assert resumed == {False: [], True: [snapshot["candles"][1] | {"trades": 10**6}]}
 
 
-async def test_what_was_missed_is_backfilled_with_it(relay_with: StartRelay) -> None:
+async def test_what_was_missed_is_backfilled_with_it(relay_with: StartRelay, over: Transport) -> None:
     async with Sandbox(speed=4, pace_s=0.05, forex_always_open=True) as fast:
         relay = await relay_with(sandbox=fast)
-        client = await relay.connect()
-        await client.subscribe("BTCUSDT@1s", extended=True)
+        client = await over.subscriber(relay, "BTCUSDT@1s", extended=True)
         await client.update(is_closed=True)
         fast.binance.faults.refuse(seconds=1.0)
         fast.binance.faults.drop()
@@ -282,7 +278,7 @@ async def test_a_later_subscribe_changes_the_form(quick: Running) -> None:
 
 
 async def test_a_past_that_was_stored_without_it_is_sent_with_it(
-    sandbox: Sandbox, relay_with: StartRelay, tmp_path: Path
+    sandbox: Sandbox, relay_with: StartRelay, over: Transport, tmp_path: Path
 ) -> None:
     now = int(sandbox.binance.clock.now())
     start = now // 60 * 60 - 1800
@@ -290,8 +286,7 @@ async def test_a_past_that_was_stored_without_it_is_sent_with_it(
     truth = [as_object(row) for row in rows_of(sandbox, start, 20)]
     candles = [Candle(*without(candle).values()) for candle in truth]
     await relay.app[STORE].add("binance", KEY, candles, Span(start, start + 1200))
-    client = await relay.connect()
-    await client.subscribe("BTCUSDT@1m", since=start - 1, extended=True)
+    client = await over.subscriber(relay, "BTCUSDT@1m", since=start - 1, extended=True)
     snapshot = await client.seen("snapshot")
     assert snapshot["candles"][:20] == truth
     assert snapshot["complete"] is True

@@ -19,6 +19,7 @@ from relay.storage.store import Store
 from relay.storage.verify import verify
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
+from tests.support.transports import Transport
 
 
 class Shares:
@@ -75,11 +76,12 @@ class Shares:
                 opened += 1
 
 
-async def test_told_candles_are_revised_and_stored_ones_are_asked_for_anew(relay_with: StartRelay) -> None:
+async def test_told_candles_are_revised_and_stored_ones_are_asked_for_anew(
+    relay_with: StartRelay, over: Transport
+) -> None:
     shares = Shares()
     relay = await relay_with(builtin=(*BUILTIN, shares))
-    client = await relay.connect()
-    await client.subscribe("SHARE@1s")
+    client = await over.subscriber(relay, "SHARE@1s")
     for _ in range(3):
         await client.update(is_closed=True)
     before = client.closed_times
@@ -124,14 +126,13 @@ async def test_a_past_that_changes_while_it_is_joined_is_fetched_again(relay_wit
 
 
 async def test_a_flood_of_reports_becomes_few_messages_and_few_calls(
-    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+    relay_with: StartRelay, over: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="relay")
     shares = Shares()
     relay = await relay_with(builtin=(*BUILTIN, shares))
-    client = await relay.connect()
-    await client.ask("subscribe", symbol="SHARE", interval="1s", bars=300)
-    await client.until_type("snapshot")
+    client = await over.subscriber(relay, "SHARE@1s", bars=300)
+    await client.seen("snapshot")
     shares.is_split = True
     asked = shares.asked
     shares.told = [(StreamKey("SHARE", "1m"), None)] * 500

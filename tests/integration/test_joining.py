@@ -18,6 +18,7 @@ from relay.protocol.client_requests import SubscribeOptions
 from tests.conftest import StartRelay
 from tests.support.running_relay import Reader, Running, WsClient
 from tests.support.sandbox import Sandbox
+from tests.support.transports import Transport
 
 
 async def test_snapshot_comes_after_the_state_and_before_updates(reader: Reader, sandbox: Sandbox) -> None:
@@ -39,8 +40,8 @@ async def test_stream_that_waits_for_a_late_candle_holds_up_no_other_of_its_clie
 
 
 @pytest.mark.parametrize("options", [{"bars": 30}, {"bars": 1}, {"bars": 0}, {"closed_only": True, "bars": 10}])
-async def test_snapshot_and_live_are_one_sequence(quick: Running, over: str, options: dict[str, Any]) -> None:
-    client = await quick.reader(over)
+async def test_snapshot_and_live_are_one_sequence(quick: Running, over: Transport, options: dict[str, Any]) -> None:
+    client = await over.reader(quick)
     await client.ask("subscribe", symbol="BTCUSDT", interval="1s", **options)
     snapshot = await client.until_type("snapshot")
     for _ in range(3):
@@ -68,14 +69,14 @@ async def test_since_brings_everything_opened_after_it(relay: Running, reader: R
     assert times == list(range(since + 1, since + 1 + len(times)))
 
 
-async def test_since_with_bars_brings_at_most_the_last_bars(relay: Running, client: WsClient) -> None:
+async def test_since_with_bars_brings_at_most_the_last_bars(relay: Running, over: Transport) -> None:
     history = (await relay.get("history", symbol="BTCUSDT", interval="1m", limit=50)).body["candles"]
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", since=history[0]["time"], bars=5)
-    few = await client.until_type("snapshot")
+    client = await over.subscriber(relay, "BTCUSDT@1m", since=history[0]["time"], bars=5)
+    few = await client.seen("snapshot")
     assert len(few["candles"]) == 5
     assert few["candles"][-1]["time"] >= history[-1]["time"]
-    await client.ask("subscribe", symbol="ETHUSDT", interval="1m", since=history[-3]["time"], bars=500)
-    all_since = await client.until_type("snapshot", symbol="ETHUSDT")
+    client = await over.subscriber(relay, "ETHUSDT@1m", since=history[-3]["time"], bars=500)
+    all_since = await client.seen("snapshot")
     assert [candle["time"] for candle in all_since["candles"]][:2] == [history[-2]["time"], history[-1]["time"]]
 
 
@@ -140,7 +141,7 @@ async def test_a_past_that_the_budget_does_not_allow_for_long_is_told_as_one_tha
 
 
 async def test_past_of_a_subscription_takes_the_turn_of_its_client(
-    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
+    relay_with: StartRelay, over: Transport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relay = await relay_with(tokens={"alice": "opensesame"})
     calls, asked = relay.app[HISTORY].calls, []
@@ -151,9 +152,8 @@ async def test_past_of_a_subscription_takes_the_turn_of_its_client(
         return start(source, key, piece, client)
 
     monkeypatch.setattr(calls, "start", watched)
-    client = await relay.connect(headers={"Authorization": "Bearer opensesame"})
-    await client.subscribe("BTCUSDT@1m", bars=50)
-    await client.subscribe("ETHUSDT@1m", since=int(time.time()) - 3600)
+    await over.subscriber(relay, "BTCUSDT@1m", headers={"Authorization": "Bearer opensesame"}, bars=50)
+    await over.subscriber(relay, "ETHUSDT@1m", token="opensesame", since=int(time.time()) - 3600)
     assert asked == [(StreamKey("BTCUSDT", "1m"), "token:alice"), (StreamKey("ETHUSDT", "1m"), "token:alice")]
 
 
@@ -171,12 +171,13 @@ async def test_requests_during_a_fetch_are_all_answered_and_the_last_one_counts(
     assert options == SubscribeOptions(closed_only=True)
 
 
-async def test_a_provider_that_hangs_holds_up_no_snapshot_of_another(client: WsClient, sandbox: Sandbox) -> None:
-    await client.subscribe("EUR/USD@1m")
+async def test_a_provider_that_hangs_holds_up_no_snapshot_of_another(
+    relay: Running, reader: Reader, sandbox: Sandbox
+) -> None:
+    await relay.get("symbols")
     sandbox.twelve_data.faults.delay_rest(30)
-    await client.ask("subscribe", symbol="GBP/USD", interval="1h", bars=5)
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=5)
-    assert (await client.until_type("snapshot"))["symbol"] == "BTCUSDT"
+    await reader.ask("subscribe", streams=["GBP/USD@1h", "BTCUSDT@1m"], bars=5)
+    assert (await reader.until_type("snapshot"))["symbol"] == "BTCUSDT"
 
 
 class Counting:
@@ -197,19 +198,20 @@ class Counting:
                 yield PriceUpdate(key, Candle(time_s, 1.0, 1.0, 1.0, 1.0), is_closed=True)
 
 
-async def test_without_history_the_snapshot_holds_what_the_relay_saw_and_says_so(relay_with: StartRelay) -> None:
+async def test_without_history_the_snapshot_holds_what_the_relay_saw_and_says_so(
+    relay_with: StartRelay, over: Transport
+) -> None:
     relay = await relay_with(builtin=(*BUILTIN, Counting))
-    first, second = await relay.connect(), await relay.connect()
-    await first.ask("subscribe", symbol="X", interval="1s", bars=5)
-    snapshot = await first.until_type("snapshot")
+    first = await over.subscriber(relay, "X@1s", bars=5)
+    snapshot = await first.seen("snapshot")
     assert (snapshot["candles"], snapshot["complete"]) == ([], False)
     for _ in range(20):
         await first.update()
-    await second.ask("subscribe", symbol="X", interval="1s", bars=5)
-    snapshot = await second.until_type("snapshot")
-    update = await second.update()
+    second = await over.subscriber(relay, "X@1s", bars=5)
+    snapshot = await second.seen("snapshot", symbol="X")
+    update = await second.seen("price_update", symbol="X")
     times = [candle["time"] for candle in snapshot["candles"]] + [update["candle"]["time"]]
     assert times == list(range(times[0], times[0] + 6))
-    await second.ask("subscribe", symbol="Y", interval="1s", bars=0)
-    nothing = await second.until_type("snapshot", symbol="Y")
+    third = await over.subscriber(relay, "Y@1s", bars=0)
+    nothing = await third.seen("snapshot")
     assert (nothing["candles"], nothing["complete"]) == ([], True)

@@ -20,7 +20,8 @@ from relay.storage.revisions import MOST
 from relay.storage.store import Store
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
-from tests.support.running_relay import Message, Running, WsClient
+from tests.support.running_relay import Message, Reader, Running, WsClient
+from tests.support.transports import TRANSPORTS, Transport
 
 KEY = StreamKey("X", "1m")
 
@@ -197,14 +198,12 @@ class Venue:
                 opened += 1
 
 
-async def follow(relay: Running, **options: Any) -> tuple[WsClient, list[int], int]:
-    """Follow `S` until three candles closed; return the client, their open times and the number of the revision."""
-    client = await relay.connect()
-    await client.ask("subscribe", symbol="S", interval="1s", **options)
-    confirmed = await client.until_type("subscription")
+async def follow(relay: Running, over: Transport, **options: Any) -> tuple[Reader, list[int]]:
+    """Follow `S` until three candles closed; return the client and their open times."""
+    client = await over.subscriber(relay, "S@1s", **options)
     for _ in range(3):
         await client.update(is_closed=True)
-    return client, client.closed_times, confirmed["revision"]
+    return client, client.closed_times
 
 
 async def resume(relay: Running, since: int, **options: Any) -> tuple[WsClient, Message]:
@@ -218,62 +217,76 @@ def revised_in(snapshot: Message) -> list[tuple[int, float]]:
 
 
 @pytest.mark.parametrize("options", [{}, {"closed_only": True}, {"throttle_ms": 1000}])
-async def test_who_was_away_hears_what_who_stayed_did(relay_with: StartRelay, options: dict[str, Any]) -> None:
+async def test_who_was_away_hears_what_who_stayed_did(
+    relay_with: StartRelay, over: Transport, options: dict[str, Any]
+) -> None:
     venue = Venue()
     relay = await relay_with(builtin=(*BUILTIN, venue))
-    stays, _, _ = await follow(relay)
-    client, times, revision = await follow(relay, **options)
+    stays, _ = await follow(relay, over)
+    client, times = await follow(relay, over, **options)
     await client.close()
     venue.revise(times[0], 50.0)
     told = await stays.update(revised=True)
-    assert (told["candle"]["time"], told["revision"] > revision) == (times[0], True)
-    back, snapshot = await resume(relay, times[-1], revision=revision, **options)
-    assert revised_in(snapshot) == [(times[0], 50.0)]
-    assert snapshot["revisions_known"] is True
-    assert all(candle["time"] > times[-1] for candle in snapshot["candles"])
+    assert (told["candle"]["time"], told["revision"] > client.received[1]["revision"]) == (times[0], True)
+    for _ in range(2):
+        back = await over.back(relay, client, "S@1s", **options)
+        snapshot = await back.seen("snapshot")
+        assert revised_in(snapshot) == [(times[0], 50.0)]
+        assert snapshot["revisions_known"] is True
+        assert all(candle["time"] > times[-1] for candle in snapshot["candles"])
+    await back.update(is_closed=True)
     # From here on it has all of it.
     await back.close()
-    _, again = await resume(relay, times[-1], revision=snapshot["revision"], **options)
-    assert revised_in(again) == []
+    again = await over.back(relay, back, "S@1s", **options)
+    assert revised_in(await again.seen("snapshot")) == []
 
 
-async def test_who_comes_back_to_the_next_run_hears_it_too(relay_with: StartRelay, tmp_path: Path) -> None:
+async def test_who_comes_back_to_the_next_run_hears_it_too_and_misses_nothing(
+    relay_with: StartRelay, over: Transport, tmp_path: Path
+) -> None:
     venue = Venue()
     first = await relay_with(builtin=(*BUILTIN, venue), database=tmp_path / "relay.db")
-    stays, times, revision = await follow(first)
+    stays, _ = await follow(first, over)
+    client, times = await follow(first, over)
+    await client.close()
     venue.revise(times[1], 50.0)
     await stays.update(revised=True)
     await first.close()
     second = await relay_with(builtin=(*BUILTIN, venue), database=tmp_path / "relay.db")
-    _, snapshot = await resume(second, times[-1], revision=revision)
+    back = await over.back(second, client, "S@1s")
+    snapshot = await back.seen("snapshot")
     assert (revised_in(snapshot), snapshot["revisions_known"]) == ([(times[1], 50.0)], True)
+    await back.update(is_closed=True)
+    had = client.told("S") + back.told("S")
+    assert had == list(range(had[0], had[0] + len(had)))
 
 
-async def test_what_history_revises_while_nobody_follows_reaches_who_comes_back(relay_with: StartRelay) -> None:
+async def test_what_history_revises_while_nobody_follows_reaches_who_comes_back(
+    relay_with: StartRelay, over: Transport
+) -> None:
     venue = Venue()
     relay = await relay_with(builtin=(*BUILTIN, venue))
-    client, times, revision = await follow(relay)
+    client, times = await follow(relay, over)
     await client.close()
     await eventually(lambda: not relay.hub.streams)
     venue.revise(times[1], 50.0, tells=False)
     query: dict[str, Any] = {"symbol": "S", "interval": "1s", "start_time": times[-1]}
     await eventually(lambda: time.time() > times[-1] + 3)
     await relay.get("history", **query)
-    _, snapshot = await resume(relay, times[-1], revision=revision)
-    assert revised_in(snapshot) == [(times[1], 50.0)]
+    back = await over.back(relay, client, "S@1s")
+    assert revised_in(await back.seen("snapshot")) == [(times[1], 50.0)]
 
 
-async def test_a_number_of_another_store_counts_as_none(relay_with: StartRelay) -> None:
+async def test_a_number_of_another_store_counts_as_none(relay_with: StartRelay, over: Transport) -> None:
     venue = Venue()
     relay = await relay_with(builtin=(*BUILTIN, venue))
-    stays, times, _ = await follow(relay)
+    stays, times = await follow(relay, over)
     venue.revise(times[0], 50.0)
-    number = (await stays.update(revised=True))["revision"]
-    hello = await (await relay.connect(hello=False)).next()
-    _, own = await resume(relay, times[-1], revision=number, store=hello["store"])
+    await stays.update(revised=True)
+    own = await (await over.back(relay, stays, "S@1s")).seen("snapshot")
     assert (revised_in(own), own["revisions_known"]) == ([], True)
     # One that is as large as the relay's own says nothing of what the other relay told.
-    _, other = await resume(relay, times[-1], revision=number, store="5be1d2c90f7a3e64")
+    other = await (await over.back(relay, stays, "S@1s", store="5be1d2c90f7a3e64")).seen("snapshot")
     assert (revised_in(other), other["revisions_known"]) == ([(times[0], 50.0)], False)
 
 
@@ -285,12 +298,13 @@ class Settling(Venue):
         return super().relay_provider()._replace(close_grace_s=2.0)
 
 
-async def test_a_candle_that_a_snapshot_gave_before_it_settled_is_revised_when_it_has(relay_with: StartRelay) -> None:
+async def test_a_candle_that_a_snapshot_gave_before_it_settled_is_revised_when_it_has(
+    relay_with: StartRelay, over: Transport
+) -> None:
     venue = Settling()
     relay = await relay_with(builtin=(*BUILTIN, venue))
-    client = await relay.connect()
-    await client.ask("subscribe", symbol="S", interval="1s", bars=5)
-    snapshot = await client.until_type("snapshot")
+    client = await over.subscriber(relay, "S@1s", bars=5)
+    snapshot = await client.seen("snapshot")
     given = [candle["time"] for candle in snapshot["candles"] if candle["time"] < int(time.time())]
     venue.revise(given[-1], 50.0, tells=False)
     await eventually(lambda: time.time() > given[-1] + 4)
@@ -302,12 +316,12 @@ async def test_a_candle_that_a_snapshot_gave_before_it_settled_is_revised_when_i
 async def test_what_is_revised_while_a_resume_is_under_way_comes_once(relay_with: StartRelay) -> None:
     venue = Venue()
     relay = await relay_with(builtin=(*BUILTIN, venue))
-    stays, times, revision = await follow(relay)
+    stays, times = await follow(relay, TRANSPORTS[0])
     venue.answers_after_s = 0.5
     client = await relay.connect()
     await eventually(lambda: time.time() > times[-1] + 2)
-    gap = [times[0] - 30, times[0] - 29]
-    await client.ask("subscribe", symbol="S", interval="1s", since=times[-1], revision=revision, gaps=[gap])
+    gap, known = [times[0] - 30, times[0] - 29], stays.received[1]["revision"]
+    await client.ask("subscribe", symbol="S", interval="1s", since=times[-1], revision=known, gaps=[gap])
     await asyncio.sleep(0.2)
     venue.revise(times[1], 50.0)
     await stays.update(revised=True)
@@ -328,50 +342,61 @@ async def test_a_gap_is_closed_for_who_asks_as_soon_as_history_has_it(relay_with
     assert [candle["time"] for candle in snapshot["candles"]][:2] == [since + 1, since + 2]
 
 
-async def test_a_relay_that_does_not_know_says_so(relay_with: StartRelay) -> None:
+async def test_a_relay_that_does_not_know_says_so(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(builtin=(*BUILTIN, Venue()))
-    client, times, revision = await follow(relay)
-    for number, is_known in ((1, False), (revision, True), (2**53, False)):
-        _, snapshot = await resume(relay, times[-1], revision=number)
+    client, _ = await follow(relay, over)
+    for number, is_known in ((1, False), (None, True), (2**53, False)):
+        snapshot = await (await over.back(relay, client, "S@1s", number=number)).seen("snapshot")
         assert (snapshot["revised"], snapshot["revisions_known"]) == ([], is_known)
-    _, plain = await resume(relay, times[-1])
-    assert not {"revised", "revisions_known"} & set(plain)
-    await client.ask("subscribe", symbol="S", interval="1s", revision=revision)
+    plain = await over.subscriber(relay, "S@1s", since=client.closed_times[-1])
+    assert not {"revised", "revisions_known"} & set(await plain.seen("snapshot"))
+
+
+async def test_a_revision_and_gaps_without_sense_are_refused(relay: Running) -> None:
+    client = await relay.connect()
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", revision=5)
     assert "need since" in (await client.error())["message"]
-    await client.ask("subscribe", symbol="S", interval="1s", since=5, gaps=[[9, 3]])
+    await client.ask("subscribe", symbol="BTCUSDT", interval="1s", since=5, gaps=[[9, 3]])
     assert "[from, to]" in (await client.error())["message"]
 
 
-async def test_revisions_come_for_candles_that_a_client_has_and_for_no_others(relay_with: StartRelay) -> None:
+def revised(client: Reader) -> list[int]:
+    return [update["candle"]["time"] for update in client.updates if update.get("revised")]
+
+
+async def test_revisions_come_for_candles_that_a_client_has_and_for_no_others(
+    relay_with: StartRelay, over: Transport
+) -> None:
     venue = Venue()
     relay = await relay_with(builtin=(*BUILTIN, venue))
-    stays, times, _ = await follow(relay)
-    plain, bars, resumes = [await relay.connect() for _ in range(3)]
-    await plain.ask("subscribe", symbol="S", interval="1s")
-    await plain.until_type("subscription")
-    await bars.ask("subscribe", symbol="S", interval="1s", bars=2)
-    begin = (await bars.until_type("snapshot"))["candles"][0]["time"]
+    stays, times = await follow(relay, over)
+    plain = await over.subscriber(relay, "S@1s")
+    bars = await over.subscriber(relay, "S@1s", bars=2)
+    begin = (await bars.seen("snapshot"))["candles"][0]["time"]
     assert begin > times[0]
-    await resumes.ask("subscribe", symbol="S", interval="1s", since=times[-1])
-    await resumes.until_type("snapshot")
+    resumes = await over.subscriber(relay, "S@1s", since=times[-1])
+    await resumes.seen("snapshot")
     own = (await plain.update(is_closed=True))["candle"]["time"]
     for opened in (times[0], begin, own):
         venue.revise(opened, 50.0)
     for client in (stays, plain, bars, resumes):
         while (await client.update(revised=True))["candle"]["time"] != own:
             pass
-
-    def revised(client: WsClient) -> list[int]:
-        return [update["candle"]["time"] for update in client.updates if update.get("revised")]
-
     assert revised(stays) == revised(resumes) == [times[0], begin, own]
     assert revised(bars) == [begin, own]
     assert revised(plain) == [own]
-    # More of the past, on the same connection.
-    await plain.ask("subscribe", symbol="S", interval="1s", bars=30)
-    assert (await plain.until_type("snapshot"))["candles"][0]["time"] <= times[0]
+
+
+async def test_more_of_the_past_on_the_same_connection_has_its_revisions_told(relay_with: StartRelay) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    _, times = await follow(relay, TRANSPORTS[0])
+    client = await relay.connect()
+    await client.subscribe("S@1s")
+    await client.ask("subscribe", symbol="S", interval="1s", bars=30)
+    assert (await client.until_type("snapshot"))["candles"][0]["time"] <= times[0]
     venue.revise(times[0], 60.0)
-    assert (await plain.update(revised=True))["candle"]["time"] == times[0]
+    assert (await client.update(revised=True))["candle"]["time"] == times[0]
 
 
 async def test_a_date_two_hours_ahead_keeps_no_revision_from_who_was_told_the_candle(relay_with: StartRelay) -> None:

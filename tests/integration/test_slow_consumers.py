@@ -25,12 +25,12 @@ MANY = [*LONGER, *(f"{symbol}@1s" for symbol in SYMBOLS)]
 
 
 async def test_fifty_clients_that_never_read_change_nothing_for_the_others(
-    relay_with: StartRelay, sandbox: Sandbox, over: str
+    relay_with: StartRelay, sandbox: Sandbox, over: Transport
 ) -> None:
     relay = await relay_with(flush_ms=0)
     reader = await relay.connect()
     await reader.subscribe(*LONGER, "BTCUSDT@1s")
-    with raw_clients(relay.url, 50, *LONGER, over=over) as dead:
+    with raw_clients(relay.url, 50, *LONGER, over=over.name) as dead:
         for client in dead:
             await client.open()
         await eventually(lambda: len(relay.hub.subscribers) == 51)
@@ -48,10 +48,10 @@ async def test_fifty_clients_that_never_read_change_nothing_for_the_others(
 
 
 async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_one(
-    relay_with: StartRelay, over: str
+    relay_with: StartRelay, over: Transport
 ) -> None:
     relay = await relay_with(flush_ms=0)
-    with raw_clients(relay.url, 1, *MANY, over=over) as (client,):
+    with raw_clients(relay.url, 1, *MANY, over=over.name) as (client,):
         await client.open()
         await eventually(lambda: relay.hub.fanout.lagging == 1, 60)
         (subscriber,) = relay.hub.subscribers
@@ -59,7 +59,7 @@ async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_on
         got = await client.read_for(2)
         await eventually(lambda: relay.hub.fanout.lagging == 0)
         got += await client.read_for(1)
-    messages = parsed(got) if over == "websocket" else parsed_events(got)
+    messages = parsed(got) if over.name == "websocket" else parsed_events(got)
     seconds = [
         message["candle"]["time"]
         for message in messages
@@ -72,34 +72,34 @@ async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_on
         assert newest[(stream.name, stream.key.interval)] >= stream.seq - 30
 
 
-async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(relay_with: StartRelay, over: str) -> None:
+async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(flush_ms=0, limits=RelayLimits(slow_consumers=SlowConsumerLimits(patience_s=1.0)))
-    with raw_clients(relay.url, 1, *MANY, over=over) as (client,):
+    with raw_clients(relay.url, 1, *MANY, over=over.name) as (client,):
         await client.open()
         await eventually(lambda: relay.hub.subscribers)
         await eventually(lambda: not relay.hub.subscribers, 60)
         got = await client.read_for(5)
-    assert got.endswith(SLOW[over])
+    assert got.endswith(SLOW[over.name])
 
 
-async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(relay_with: StartRelay, over: str) -> None:
+async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(flush_ms=0, limits=RelayLimits(slow_consumers=SlowConsumerLimits(most_kept_bytes=4000)))
     other = await relay.connect()
     await other.subscribe("BTCUSDT@1s")
-    with raw_clients(relay.url, 1, *MANY, over=over) as (client,):
+    with raw_clients(relay.url, 1, *MANY, over=over.name) as (client,):
         await client.open()
         await eventually(lambda: len(relay.hub.subscribers) == 2)
         await eventually(lambda: len(relay.hub.subscribers) == 1, 60)
         got = await client.read_for(5)
-    assert got.endswith(SLOW[over])
+    assert got.endswith(SLOW[over.name])
     await other.update(is_closed=True)
 
 
 async def test_client_that_is_being_closed_slowly_does_not_hold_up_the_end_of_the_relay(
-    relay_with: StartRelay, over: str
+    relay_with: StartRelay, over: Transport
 ) -> None:
     relay = await relay_with()
-    with raw_clients(relay.url, 1, "BTCUSDT@1s", over=over) as (client,):
+    with raw_clients(relay.url, 1, "BTCUSDT@1s", over=over.name) as (client,):
         await client.open()
         await eventually(lambda: relay.hub.subscribers)
         (connection,) = relay.clients.connections

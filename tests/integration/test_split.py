@@ -11,8 +11,9 @@ from relay.client import Outdated, RelayClient, Snapshot, Update
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.javascript_client import Json, StartClient, start_client
-from tests.support.running_relay import Message, Running, WsClient
+from tests.support.running_relay import Message, Reader, Running
 from tests.support.splitting_venue import OLD, PLUGIN, SplittingVenue, splitting_venue
+from tests.support.transports import Transport
 
 __all__ = ["start_client"]
 
@@ -71,7 +72,7 @@ async def test_all_clients_follow_a_split_of_a_rude_venue(
 ) -> None:
     relay = await start(relay_with, venue, settle_s=1.5)
     answers: list[tuple[float, list[dict[str, float]]]] = []
-    held = {name: Held() for name in ("python", "js", "raw", "plain")}
+    held = {name: Held() for name in ("python", "js", "raw", "events", "plain")}
 
     async def ask_on() -> None:
         for number in range(1_000_000):
@@ -87,7 +88,7 @@ async def test_all_clients_follow_a_split_of_a_rude_venue(
         async for message in client:
             held["python"].take(as_json(message))
 
-    async def read(name: str, client: WsClient) -> None:
+    async def read(name: str, client: Reader) -> None:
         while True:
             held[name].take(await client.next())
 
@@ -103,11 +104,13 @@ async def test_all_clients_follow_a_split_of_a_rude_venue(
     async with RelayClient(relay.url) as python:
         await python.subscribe("SHARE@1s", bars=400)
         await js.start("subscribe", "SHARE@1s", {"bars": 400})
-        raw, plain = await relay.connect(), await relay.connect()
-        await raw.ask("subscribe", symbol="SHARE", interval="1s", bars=300)
+        raw, plain, events = await relay.connect(), await relay.connect(), relay.event_client()
         await plain.ask("subscribe", symbol="SHARE", interval="1s")
+        for client in (raw, events):
+            await client.ask("subscribe", symbol="SHARE", interval="1s", bars=300)
         tasks = [asyncio.create_task(work) for work in (ask_on(), follow(python), read_js())]
-        tasks += [asyncio.create_task(read("raw", raw)), asyncio.create_task(read("plain", plain))]
+        clients: dict[str, Reader] = {"raw": raw, "plain": plain, "events": events}
+        tasks += [asyncio.create_task(read(name, client)) for name, client in clients.items()]
         await eventually(lambda: all(len(one.candles) > 3 for one in held.values()) and len(answers) > 20)
         venue.takes_s = 0.4
         venue.is_refusing = True
@@ -122,9 +125,9 @@ async def test_all_clients_follow_a_split_of_a_rude_venue(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     assert not [at for at, candles in answers if at > reported_at and any(is_old(one, venue) for one in candles)]
-    assert held["python"].snapshots == held["js"].snapshots == held["raw"].snapshots == 2
-    assert held["plain"].snapshots == 0
-    for name in ("python", "js", "raw"):
+    assert held.pop("plain").snapshots == 0
+    assert {one.snapshots for one in held.values()} == {2}
+    for name in held:
         times = sorted(held[name].candles)
         assert times == list(range(times[0], times[-1] + 1)), name
         assert len(times) >= 300, name
@@ -134,47 +137,43 @@ def replacing(message: Message) -> object:
     return message["type"] == "snapshot" and message.get("replaces")
 
 
-async def test_who_was_away_during_the_split_gets_what_changed(relay_with: StartRelay, venue: SplittingVenue) -> None:
+async def test_who_was_away_during_the_split_gets_what_changed(
+    relay_with: StartRelay, venue: SplittingVenue, over: Transport
+) -> None:
     relay = await start(relay_with, venue, servers=1)
-    client = await relay.connect()
-    await client.ask("subscribe", symbol="SHARE", interval="1s", bars=300)
-    snapshot = await client.until_type("snapshot")
-    stays = await relay.connect()
-    await stays.subscribe("SHARE@1s")
+    client = await over.subscriber(relay, "SHARE@1s", bars=300)
+    snapshot = await client.seen("snapshot")
+    stays = await over.subscriber(relay, "SHARE@1s")
     last = (await client.update(is_closed=True))["candle"]["time"]
     await client.close()
     venue.split()
     await stays.until_type("outdated")
-    back = await relay.connect()
-    await back.ask("subscribe", symbol="SHARE", interval="1s", since=last, revision=snapshot["revision"])
-    resumed = await back.until_type("snapshot")
+    back = await over.back(relay, client, "SHARE@1s")
+    resumed = await back.seen("snapshot")
     held = {candle["time"] for candle in snapshot["candles"]} - {last + 1}
     revised = {candle["time"]: candle for candle in resumed["revised"]}
     assert held - {snapshot["candles"][-1]["time"]} <= set(revised)
     assert not [candle for candle in (*revised.values(), *resumed["candles"]) if is_old(candle, venue)]
     assert resumed["revisions_known"] is False
     # From there on it knows all of it.
-    again = await relay.connect()
-    await again.ask("subscribe", symbol="SHARE", interval="1s", since=last, revision=resumed["revision"])
-    assert (await again.until_type("snapshot"))["revisions_known"] is True
+    await back.update(is_closed=True)
+    again = await over.back(relay, back, "SHARE@1s")
+    assert (await again.seen("snapshot"))["revisions_known"] is True
 
 
 async def test_extended_and_throttled_clients_get_their_snapshot_as_they_asked(
-    relay_with: StartRelay, venue: SplittingVenue
+    relay_with: StartRelay, venue: SplittingVenue, over: Transport
 ) -> None:
     relay = await start(relay_with, venue, servers=1)
-    extended, throttled, closed = [await relay.connect() for _ in range(3)]
-    options: list[tuple[WsClient, dict[str, Any]]] = [
-        (extended, {"extended": True}), (throttled, {"throttle_ms": 5000}), (closed, {"closed_only": True}),
-    ]  # fmt: skip
-    for client, option in options:
-        await client.ask("subscribe", symbol="SHARE", interval="1m", bars=200, **option)
-        await client.until_type("snapshot")
+    clients = []
+    for option in ({"extended": True}, {"throttle_ms": 5000}, {"closed_only": True}):
+        clients.append(await over.subscriber(relay, "SHARE@1m", bars=200, **option))
+        await clients[-1].seen("snapshot")
     venue.split()
-    for client, _ in options:
+    for client in clients:
         fresh = await client.until(replacing)
         assert not [candle for candle in fresh["candles"] if is_old(candle, venue)]
         assert len(fresh["candles"]) >= 200
         assert fresh["complete"]
-    assert "trades" in extended.received[-1]["candles"][0]
-    assert closed.received[-1]["last_is_closed"]
+    assert "trades" in clients[0].received[-1]["candles"][0]
+    assert clients[2].received[-1]["last_is_closed"]

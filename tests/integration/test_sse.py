@@ -19,20 +19,6 @@ from tests.support.sandbox import Sandbox
 STREAMS = ("BTCUSDT@1s", "ETHUSDT@1s", "SOLUSDT@1s")
 
 
-def closed_of(client: EventClient, symbol: str) -> list[int]:
-    """Return the open times of all closed candles of a symbol, of snapshots as well."""
-    found: list[int] = []
-    for message in client.received:
-        if message.get("symbol") != symbol:
-            continue
-        if message["type"] == "snapshot":
-            candles = message["candles"] if message["last_is_closed"] else message["candles"][:-1]
-            found += [candle["time"] for candle in candles]
-        elif message["type"] == "price_update" and message["is_closed"]:
-            found.append(message["candle"]["time"])
-    return found
-
-
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("options", [{"bars": 3}, {}, {"throttle_ms": 100}, {"closed_only": True}])
 async def test_last_event_id_resumes_all_streams_without_a_gap_or_a_repeat(
@@ -48,52 +34,11 @@ async def test_last_event_id_resumes_all_streams_without_a_gap_or_a_repeat(
             await client.next()
         last_id = client.last_id
         for symbol, had in times.items():
-            had += closed_of(client, symbol)
+            had += client.told(symbol)
         await client.close()
     for had in times.values():
         assert len(had) > 5
         assert had == list(range(had[0], had[0] + len(had)))
-
-
-async def test_an_id_holds_in_the_next_run_of_the_relay(relay_with: StartRelay) -> None:
-    first = await relay_with()
-    client = first.event_client()
-    await client.subscribe("BTCUSDT@1s")
-    await client.update(is_closed=True)
-    await first.close()
-    again = (await relay_with()).event_client(client.last_id)
-    await again.subscribe("BTCUSDT@1s", bars=1)
-    await again.update(is_closed=True)
-    times = closed_of(client, "BTCUSDT") + closed_of(again, "BTCUSDT")
-    assert times == list(range(times[0], times[0] + len(times)))
-
-
-async def test_what_was_revised_meanwhile_is_resumed_too(relay_with: StartRelay) -> None:
-    venue = Venue()
-    relay = await relay_with(builtin=(*BUILTIN, venue))
-    client = relay.event_client()
-    await client.subscribe("S@1s")
-    stays = await relay.connect()
-    await stays.subscribe("S@1s")
-    times = [(await client.update(is_closed=True))["candle"]["time"] for _ in range(2)]
-    await stays.until(lambda message: message.get("candle", {}).get("time") == times[-1])
-    await client.close()
-    venue.revise(times[0], 50.0)
-    await stays.update(revised=True)
-    for _ in range(2):
-        again = relay.event_client(client.last_id)
-        await again.subscribe("S@1s")
-        revised = (await again.seen("snapshot"))["revised"]
-        assert [(candle["time"], candle["close"]) for candle in revised] == [(times[0], 50.0)]
-    back = relay.event_client(again.last_id)
-    await back.subscribe("S@1s")
-    assert (await back.seen("snapshot"))["revised"] == []
-    # The same number of another relay, which counts what it revised itself.
-    assert again.last_id is not None
-    moved = relay.event_client(re.sub(r"\.\w{16}-", f".{'0' * 16}-", again.last_id))
-    await moved.subscribe("S@1s")
-    revised = (await moved.seen("snapshot"))["revised"]
-    assert [(candle["time"], candle["close"]) for candle in revised] == [(times[0], 50.0)]
 
 
 async def test_events_of_open_candles_have_no_id_and_clients_with_the_same_streams_share_bytes(relay: Running) -> None:

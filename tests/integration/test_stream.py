@@ -4,11 +4,13 @@ import time
 
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
+from tests.support.transports import Transport
 
 
-async def test_throttled_client_gets_few_updates_and_always_the_last(relay: Running, sandbox: Sandbox) -> None:
-    plain, throttled = await relay.connect(), await relay.connect()
-    await plain.subscribe("BTCUSDT@1d")
+async def test_throttled_client_gets_few_updates_and_always_the_last(
+    relay: Running, sandbox: Sandbox, over: Transport
+) -> None:
+    plain, throttled = await over.subscriber(relay, "BTCUSDT@1d"), await over.reader(relay)
     began = time.monotonic()
     await throttled.subscribe("BTCUSDT@1d", throttle_ms=700)
     for _ in range(12):
@@ -24,11 +26,12 @@ async def test_throttled_client_gets_few_updates_and_always_the_last(relay: Runn
     assert len(seqs) <= most
 
 
-async def test_candle_that_a_throttled_client_is_sent_at_once_is_its_first_update(relay: Running) -> None:
-    plain, throttled = await relay.connect(), await relay.connect()
-    await plain.subscribe("BTCUSDT@1d")
+async def test_candle_that_a_throttled_client_is_sent_at_once_is_its_first_update(
+    relay: Running, over: Transport
+) -> None:
+    plain = await over.subscriber(relay, "BTCUSDT@1d")
     await plain.update()
-    await throttled.subscribe("BTCUSDT@1d", throttle_ms=60_000)
+    throttled = await over.subscriber(relay, "BTCUSDT@1d", throttle_ms=60_000)
     first = await throttled.update()
     for _ in range(4):
         assert (await plain.update())["is_closed"] is False

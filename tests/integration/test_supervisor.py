@@ -21,6 +21,7 @@ from tests.support.conditions import eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
 from tests.support.soak import Habit, MarketTruth, SoakClient, StreamCheck
+from tests.support.transports import Transport
 
 StartRelay = Callable[..., Awaitable[Running]]
 
@@ -236,12 +237,13 @@ class NoHistory:
             await asyncio.sleep(0.1)
 
 
-async def test_a_provider_without_history_that_comes_back_says_what_is_missing(sandbox: Sandbox) -> None:
+async def test_a_provider_without_history_that_comes_back_says_what_is_missing(
+    sandbox: Sandbox, over: Transport
+) -> None:
     bare = NoHistory()
     relay = await start_relay(sandbox, builtin=(*BUILTIN, bare))
     try:
-        client = await relay.connect()
-        await client.subscribe("bare:X@1s")
+        client = await over.subscriber(relay, "bare:X@1s")
         first = await client.update()
         told = await client.until_type("gap")
         later = await client.update()

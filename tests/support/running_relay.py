@@ -43,6 +43,9 @@ class Closed(Exception):
 class Reader(ABC):
     """What updates come to. All that arrived is in `received`; `next` and `until` take messages in order."""
 
+    last_id = ""
+    """The id that came last, by which an event stream is resumed."""
+
     def __init__(self) -> None:
         self.received: list[Message] = []
         self._reading: asyncio.Task[None] | None = None
@@ -56,8 +59,16 @@ class Reader(ABC):
         """Return the text of the next message. Raises `Closed` when there is none any more."""
 
     @abstractmethod
+    async def settle(self) -> None:
+        """Read what is on its way."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Leave."""
+
+    @abstractmethod
+    def vanish(self) -> None:
+        """Be gone without a word, as a machine that is switched off."""
 
     async def next(self, timeout_s: float | None = LONGEST_WAIT_S) -> Message:
         """Return the next message. Raises `Closed` when there is none any more."""
@@ -99,6 +110,19 @@ class Reader(ABC):
     def closed_times(self) -> list[int]:
         """The open times of all closed candles that arrived as updates."""
         return [message["candle"]["time"] for message in self.updates if message["is_closed"]]
+
+    def told(self, symbol: str) -> list[int]:
+        """Return the open times of all closed candles of a symbol that arrived, in snapshots too."""
+        found: list[int] = []
+        for message in self.received:
+            if message.get("symbol") != symbol:
+                continue
+            if message["type"] == "snapshot":
+                candles = message["candles"] if message["last_is_closed"] else message["candles"][:-1]
+                found += [candle["time"] for candle in candles]
+            elif message["type"] == "price_update" and message["is_closed"] and not message.get("revised"):
+                found.append(message["candle"]["time"])
+        return found
 
     async def answer(self, request_id: str | int) -> Message:
         """Read on to the answer to a request."""
@@ -176,6 +200,12 @@ class WsClient(Reader):
         """Leave."""
         await self.socket.close()
 
+    def vanish(self) -> None:
+        """Be gone without a close frame."""
+        transport = self.socket._writer.transport
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.abort()
+
 
 class EventClient(Reader):
     """One connection over which Server-Sent Events come; its one request opens it.
@@ -228,8 +258,18 @@ class EventClient(Reader):
                 if "data" in event:
                     return event["data"]
 
+    async def settle(self) -> None:
+        """Read what is on its way: until nothing comes for a tenth of a second."""
+        with suppress(TimeoutError):
+            while True:
+                await self.next(timeout_s=0.1)
+
     async def close(self) -> None:
         """Leave."""
+        self.vanish()
+
+    def vanish(self) -> None:
+        """Be gone: nothing could be said."""
         if self.answer_head is not None:
             self.answer_head.close()
 
@@ -279,10 +319,6 @@ class Running:
     def event_client(self, last_id: str = "", **options: Any) -> EventClient:
         """Return a client that gets events once it subscribes; it resumes where another had `last_id`."""
         return EventClient(self._session, self.url, last_id, **options)
-
-    async def reader(self, over: str) -> Reader:
-        """Return a client of one kind, `websocket` or `sse`."""
-        return self.event_client() if over == "sse" else await self.connect()
 
     async def get(
         self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, **query: str | int
