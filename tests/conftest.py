@@ -215,7 +215,13 @@ async def bystander(relay: Running) -> AsyncIterator[WsClient]:
 
 
 @pytest.fixture
-async def quick(relay_with: StartRelay) -> AsyncIterator[Running]:
-    """A relay whose exchanges live four times as fast: a candle of `1s` closes every quarter of a second."""
-    async with Sandbox(speed=4, pace_s=0.05, forex_always_open=True) as fast:
-        yield await relay_with(sandbox=fast)
+async def fast() -> AsyncIterator[Sandbox]:
+    """Stand-ins that live four times as fast: a candle of `1s` closes every quarter of a second."""
+    async with Sandbox(speed=4, pace_s=0.05, forex_always_open=True) as running:
+        yield running
+
+
+@pytest.fixture
+async def quick(relay_with: StartRelay, fast: Sandbox) -> Running:
+    """A relay whose exchanges are `fast`."""
+    return await relay_with(sandbox=fast)

@@ -45,7 +45,7 @@ class Inlet(Slices):
     Over HTTP a client that takes next to nothing for `unread_s` is cut.
     """
 
-    __slots__ = ("_behind", "_connections", "_is_websocket", "_over_limit", "_timer", "_unread_s")
+    __slots__ = ("_behind", "_connections", "_is_websocket", "_lost", "_over_limit", "_timer", "_unread_s")
     inner: web.RequestHandler
 
     def __init__(self, inner: web.RequestHandler, connections: HttpConnections, *, unread_s: float = UNREAD_S) -> None:
@@ -57,6 +57,7 @@ class Inlet(Slices):
         self._over_limit: TokenBucket | None = None
         self._left = REQUEST_BYTES
         self._timer: asyncio.TimerHandle | None = None
+        self._lost: asyncio.Event | None = None
 
     # -- from the socket ---------------------------------------------------------------------------
 
@@ -121,6 +122,8 @@ class Inlet(Slices):
         self._stop_watch()
         self._connections.left(self)
         super().connection_lost(exc)
+        if self._lost is not None:
+            self._lost.set()
 
     def pause_writing(self) -> None:
         """Have aiohttp wait; what is not read over HTTP is not waited for without end."""
@@ -167,6 +170,12 @@ class Inlet(Slices):
             transport.resume_reading()
         if rest:
             protocol.data_received(rest)
+
+    async def until_lost(self) -> None:
+        """Wait for the end of a connection that no other protocol took over."""
+        if self.transport is not None:
+            self._lost = asyncio.Event()
+            await self._lost.wait()
 
     def greet(self) -> None:
         """Note that a request is complete."""

@@ -9,7 +9,6 @@ from collections.abc import Awaitable
 from typing import Any
 
 import aiohttp
-import orjson
 import pytest
 
 from relay.app import RelayLimits
@@ -23,6 +22,7 @@ from tests.conftest import StartRelay
 from tests.integration.test_http import assert_problem
 from tests.support.conditions import eventually
 from tests.support.running_relay import Running, WsClient
+from tests.support.transports import TRANSPORTS, UPGRADE, Transport
 
 PAGE = "https://charts.example.org"
 
@@ -31,16 +31,6 @@ async def refusal(connecting: Awaitable[Any]) -> aiohttp.WSServerHandshakeError:
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await connecting
     return refused.value
-
-
-async def handshake(running: Running, **headers: str) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Ask for the upgrade by hand; return status, headers and body of the refusal."""
-    ask = {
-        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", **headers,
-    }  # fmt: skip
-    answer = await running.get("ws", headers=ask)
-    return answer.status, dict(answer.headers), orjson.loads(answer.text)
 
 
 # -- tokens ----------------------------------------------------------------------------------------
@@ -74,19 +64,13 @@ async def test_each_token_opens_everything(relay_with: StartRelay, header: str) 
     await client.subscribe("BTCUSDT@1m")
 
 
-async def test_query_token_counts_on_the_websocket_only(relay_with: StartRelay) -> None:
+async def test_query_token_counts_only_where_updates_come(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(tokens=("opensesame",))
-    await relay.connect(query="?token=opensesame")
-    assert (await refusal(relay.connect(query="?token=wrong"))).status == 401
-    assert (await refusal(relay.connect())).status == 401
+    await over.subscriber(relay, "BTCUSDT@1m", token="opensesame")
+    await over.subscriber(relay, "BTCUSDT@1m", headers={"Authorization": "Bearer opensesame"})
+    for token in ("wrong", None):
+        assert_problem(await over.refusal(relay, token=token), 401, "unauthorized")
     assert_problem(await relay.get("symbols?token=opensesame"), 401, "unauthorized")
-
-
-async def test_refused_handshake_is_a_problem(relay_with: StartRelay) -> None:
-    relay = await relay_with(tokens=("opensesame",))
-    status, headers, body = await handshake(relay)
-    assert (status, body["code"]) == (401, "unauthorized")
-    assert headers["Content-Type"].startswith("application/problem+json")
 
 
 @pytest.mark.parametrize(
@@ -128,12 +112,11 @@ async def test_public_status_opens_status_and_metrics_and_nothing_else(relay_wit
 
 
 async def test_name_of_a_token_shows_in_status_and_debug_log_and_the_token_nowhere(
-    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
+    relay_with: StartRelay, over: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     relay = await relay_with(tokens={"alice": "opensesame", "bob": "other"})
-    client = await relay.connect(query="?token=opensesame")
-    await client.subscribe("BTCUSDT@1m")
+    await over.subscriber(relay, "BTCUSDT@1m", token="opensesame")
     status = await relay.get("status", headers={"Authorization": "Bearer other"})
     assert status.body["clients"]["tokens"] == {"alice": 1, "bob": 0}
     assert "with 'alice'" in caplog.text
@@ -163,19 +146,18 @@ async def test_token_in_the_path_of_history_is_one_and_is_kept_and_logged_nowher
 # -- origins ---------------------------------------------------------------------------------------
 
 
-async def test_origin_that_is_not_allowed_is_refused(relay: Running) -> None:
+async def test_origin_that_is_not_allowed_is_refused(relay: Running, over: Transport) -> None:
     for origin in (PAGE, "null", "http://127.0.0.1:1", "https://" + relay.url.removeprefix("http://"), "", "\udcff"):
-        assert (await refusal(relay.connect(headers={"Origin": origin}))).status == 403
-        assert_problem(await relay.get("symbols", headers={"Origin": origin}), 403, "forbidden", "allowed_origins")
-    status, headers, body = await handshake(relay, Origin=PAGE)
-    assert (status, body["code"]) == (403, "forbidden")
-    assert "Access-Control-Allow-Origin" not in headers
+        headers = {"Origin": origin}
+        for answer in (await over.refusal(relay, headers=headers), await relay.get("symbols", headers=headers)):
+            assert_problem(answer, 403, "forbidden", "allowed_origins")
+            assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-async def test_own_origin_allowed_origins_and_no_origin_pass(relay_with: StartRelay) -> None:
+async def test_own_origin_allowed_origins_and_no_origin_pass(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(allowed_origins=(PAGE,))
     for headers in ({}, {"Origin": relay.url}, {"Origin": PAGE}, {"Origin": PAGE.upper()}):
-        await relay.connect(headers=headers)
+        await over.subscriber(relay, "BTCUSDT@1m", headers=headers)
         assert (await relay.get("symbols", headers=headers)).status == 200
 
 
@@ -184,14 +166,15 @@ OWN_NAMES = ["127.0.0.1", "127.0.0.1:8000", "localhost:8000", "LOCALHOST", "rela
              "[::1]:8000", "192.168.1.5:8000", "10.0.0.7"]  # fmt: skip
 
 
-async def test_rebound_name_gets_nothing_from_a_relay_without_tokens(relay_with: StartRelay) -> None:
+async def test_rebound_name_gets_nothing_from_a_relay_without_tokens(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(allowed_origins=(PAGE,))
     for host in ("evil.example:8000", "evil.example", "10.0.0.7.evil.example", "localhost.evil.example", "mybox", ""):
         # A page asks its own origin over HTTP without saying it; over WebSocket it says it.
         assert_problem(await relay.get("symbols", headers={"Host": host}), 403, "forbidden", "allowed_origins")
         headers = {"Host": host, "Origin": f"http://{host}"}
         assert_problem(await relay.get("symbols", headers=headers), 403, "forbidden")
-        assert (await refusal(relay.connect(headers=headers))).status == 403
+        for asks in (headers, {"Host": host}):
+            assert_problem(await over.refusal(relay, headers=asks), 403, "forbidden")
         assert (await relay.get("/healthz", headers={"Host": host})).status == 200
 
 
@@ -466,58 +449,50 @@ async def test_preflight_is_answered_without_a_token(relay_with: StartRelay) -> 
 # -- numbers ---------------------------------------------------------------------------------------
 
 
-async def test_full_relay_answers_503_with_retry_after(relay_with: StartRelay) -> None:
+async def test_full_relay_answers_503_with_retry_after(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(max_clients=2)
-    clients = [await relay.connect() for _ in range(2)]
-    refused = await refusal(relay.connect())
-    assert refused.status == 503
-    assert refused.headers is not None
-    assert int(refused.headers["Retry-After"]) >= 1
-    status, _, body = await handshake(relay)
-    assert (status, body["code"]) == (503, "internal")
+    clients = [await one.subscriber(relay, "BTCUSDT@1m") for one in TRANSPORTS]
+    assert_problem(await over.refusal(relay), 503, "internal")
     assert (await relay.get("symbols")).status == 200
     await clients[0].close()
-    await relay.connect()
+    await eventually(lambda: relay.access.clients == 1)
+    await over.subscriber(relay, "BTCUSDT@1m")
 
 
-async def test_too_many_connections_of_one_address_answer_429(relay_with: StartRelay) -> None:
-    relay = await relay_with(max_clients_per_address=3)
-    clients = [await relay.connect() for _ in range(3)]
-    refused = await refusal(relay.connect())
-    assert refused.status == 429
-    assert refused.headers is not None
-    assert int(refused.headers["Retry-After"]) >= 1
-    status, _, body = await handshake(relay)
-    assert (status, body["code"]) == (429, "rate_limited")
-    assert "3" in body["detail"]
+async def test_too_many_connections_of_one_address_answer_429(relay_with: StartRelay, over: Transport) -> None:
+    relay = await relay_with(max_clients_per_address=2)
+    clients = [await one.subscriber(relay, "BTCUSDT@1m") for one in TRANSPORTS]
+    assert_problem(await over.refusal(relay), 429, "rate_limited", "too many connections from one address", "2")
     await clients[0].close()
-    await relay.connect()
+    await eventually(lambda: relay.access.clients == 1)
+    await over.subscriber(relay, "BTCUSDT@1m")
 
 
-async def test_refused_handshakes_are_not_counted(relay_with: StartRelay) -> None:
+async def test_refused_clients_are_not_counted(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(max_clients=1, tokens=("opensesame",))
     for _ in range(5):
-        await refusal(relay.connect())
-        await handshake(relay, Authorization="Bearer opensesame", **{"Sec-WebSocket-Version": "6"})
+        await over.refusal(relay)
+        answer = await relay.get("ws", headers={**UPGRADE, "Sec-WebSocket-Version": "6"}, token="opensesame")
+        assert answer.status == 400
     assert relay.access.clients == 0
-    await relay.connect(query="?token=opensesame")
+    await over.subscriber(relay, "BTCUSDT@1m", token="opensesame")
 
 
 # -- rates -----------------------------------------------------------------------------------------
 
 
-async def test_connections_above_the_rate_answer_429_also_with_wrong_tokens(relay_with: StartRelay) -> None:
+async def test_connections_above_the_rate_answer_429_also_with_wrong_tokens(
+    relay_with: StartRelay, over: Transport
+) -> None:
     relay = await relay_with(max_connects_per_minute=4, tokens=("opensesame",))
-    for _ in range(2):
-        await (await relay.connect(query="?token=opensesame")).close()
-        assert (await refusal(relay.connect(query="?token=guess"))).status == 401
-    refused = await refusal(relay.connect(query="?token=opensesame"))
-    assert refused.status == 429
-    assert refused.headers is not None
-    # One in 15 s.
-    assert 10 <= int(refused.headers["Retry-After"]) <= 15
-    status, _, body = await handshake(relay)
-    assert (status, body["code"]) == (429, "rate_limited")
+    for one in TRANSPORTS:
+        await (await one.subscriber(relay, "BTCUSDT@1m", token="opensesame")).close()
+        assert_problem(await one.refusal(relay, token="guess"), 401, "unauthorized")
+    for token in ("opensesame", None):
+        refused = await over.refusal(relay, token=token)
+        assert_problem(refused, 429, "rate_limited", "more than 4 new connections per minute")
+        # One in 15 s.
+        assert 10 <= int(refused.headers["Retry-After"]) <= 15
     assert (await relay.get("symbols", headers={"Authorization": "Bearer opensesame"})).status == 200
 
 
@@ -656,13 +631,14 @@ async def test_history_rows_above_the_limit_of_an_address_answer_429(relay_with:
     assert 20 <= int(refused.headers["Retry-After"]) <= 37
     assert (await relay.get("symbols", headers=mine)).status == 200
     assert (await relay.get(path, headers=others)).status == 200
-    client = await relay.connect(headers=mine)
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
-    error = await client.answer(1)
-    assert (error["code"], error["symbol"], error["interval"]) == ("rate_limited", "BTCUSDT", "1m")
-    assert error["retry_after"] > 0
-    # What is live costs no rows.
-    await client.subscribe("BTCUSDT@1m")
+    for over in TRANSPORTS:
+        client = await over.reader(relay, headers=mine)
+        await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10)
+        error = await client.error()
+        assert (error["code"], error["symbol"], error["interval"]) == ("rate_limited", "BTCUSDT", "1m")
+        assert error["retry_after"] > 0
+        # What is live costs no rows.
+        await over.subscriber(relay, "BTCUSDT@1m", headers=mine)
 
 
 def sent_by(token: str, address: str) -> dict[str, str]:
@@ -695,13 +671,12 @@ async def test_history_rows_count_for_the_token_whichever_addresses_it_comes_fro
     assert (await relay.get(path, headers=sent_by("opensesame", "192.0.2.1"))).status == 200
     refused = await relay.get(path, headers=sent_by("opensesame", "192.0.2.2"))
     assert_problem(refused, 429, "rate_limited", "one token can get at most 1000 past candles")
-    client = await relay.connect(headers=sent_by("opensesame", "192.0.2.3"))
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
-    assert (await client.answer(1))["code"] == "rate_limited"
     assert (await relay.get(path, headers=sent_by("second", "192.0.2.1"))).status == 200
-    client = await relay.connect(headers=sent_by("second", "192.0.2.1"))
-    await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10, id=1)
-    assert (await client.answer(1))["code"] == "rate_limited"
+    for over in TRANSPORTS:
+        for token, address in (("opensesame", "192.0.2.3"), ("second", "192.0.2.1")):
+            client = await over.reader(relay, headers=sent_by(token, address))
+            await client.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=10)
+            assert (await client.error())["code"] == "rate_limited"
 
 
 async def test_history_rows_above_the_limit_of_a_client_are_refused_then_it_is_closed(relay_with: StartRelay) -> None:
@@ -716,20 +691,23 @@ async def test_history_rows_above_the_limit_of_a_client_are_refused_then_it_is_c
     await other.subscribe("ETHUSDT@5m", bars=40)
 
 
-async def test_greedy_address_leaves_streams_for_others_and_may_have_what_is_carried(relay_with: StartRelay) -> None:
+async def test_greedy_address_leaves_streams_for_others_and_may_have_what_is_carried(
+    relay_with: StartRelay, over: Transport
+) -> None:
     relay = await relay_with(max_streams=6, trusted_proxies=networks(["127.0.0.1"]), linger_seconds=30)
     mine, others = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
-    first, second = await relay.connect(headers=mine), await relay.connect(headers=mine)
-    await first.subscribe("BTCUSDT@1m", "BTCUSDT@5m")
-    await second.subscribe("BTCUSDT@1h", "BTCUSDT@1m", "BTCUSDT@4h")
-    for greedy in (first, second):
-        await greedy.ask("subscribe", streams=["ETHUSDT@1m"], id=1)
-        error = await greedy.answer(1)
+    await over.subscriber(relay, "BTCUSDT@1m", "BTCUSDT@5m", headers=mine)
+    await over.subscriber(relay, "BTCUSDT@1h", "BTCUSDT@1m", "BTCUSDT@4h", headers=mine)
+    for _ in range(2):
+        greedy = await over.reader(relay, headers=mine)
+        await greedy.ask("subscribe", streams=["ETHUSDT@1m"])
+        error = await greedy.error()
         assert (error["code"], error["symbol"]) == ("too_many_subscriptions", "ETHUSDT")
         assert "only 2 of 6" in error["message"]
-    other = await relay.connect(headers=others)
-    await other.subscribe("ETHUSDT@1m")
-    await first.subscribe("ETHUSDT@1m")
-    await other.subscribe("BTCUSDT@1h", "ETHUSDT@5m")
-    await other.ask("subscribe", streams=["ETHUSDT@1h"], id=2)
-    assert "the maximum" in (await other.answer(2))["message"]
+    await over.subscriber(relay, "ETHUSDT@1m", headers=others)
+    await over.subscriber(relay, "ETHUSDT@1m", headers=mine)
+    other = await over.subscriber(relay, "BTCUSDT@1h", "ETHUSDT@5m", headers=others)
+    await other.close()
+    other = await over.reader(relay, headers=others)
+    await other.ask("subscribe", streams=["ETHUSDT@1h"])
+    assert "the maximum" in (await other.error())["message"]

@@ -18,9 +18,10 @@ from relay.app import STORE
 from relay.core.intervals import length_s
 from relay.core.model import StreamKey
 from relay.testing import sped_up
-from tests.support.running_relay import Message, Running, WsClient, start_relay
+from tests.support.running_relay import Message, Reader, Running, start_relay
 from tests.support.soak import MarketTruth, StreamCheck
 from tests.support.threadless_database import threadless
+from tests.support.transports import TRANSPORTS, Transport
 from tests.support.untidy import UntidySandbox
 
 MONDAY = 1_772_409_600
@@ -77,12 +78,17 @@ def perform(act: Act, *, seed: int = 1, plugin: FewIntervals | None = None) -> N
 
 
 async def follow(
-    relay: Running, sandbox: UntidySandbox, interval: str, seconds: float, **options: Any
+    relay: Running,
+    sandbox: UntidySandbox,
+    interval: str,
+    seconds: float,
+    over: Transport = TRANSPORTS[0],
+    **options: Any,
 ) -> tuple[StreamCheck, list[Message]]:
     """Follow a stream for a while and judge all that comes by the exchange's own candles."""
     now = sandbox.clock.now
     check = StreamCheck(f"{BTC}@{interval}", MarketTruth(sandbox.binance, BTC, interval))
-    client: WsClient = await relay.connect()
+    client = await over.reader(relay)
     await client.ask("subscribe", symbol=BTC, interval=interval, **options)
     until = now() + seconds
     messages: list[Message] = []
@@ -223,9 +229,10 @@ def test_a_rude_exchange_changes_nothing(seed: int) -> None:
         loop = asyncio.get_running_loop()
         cuts = [loop.call_later(at, binance.faults.drop) for at in (20.0, 58.0, 61.0, 130.0)]
         cuts.append(loop.call_later(150.0, lambda: binance.stop_listening(seconds=25.0)))
-        joins = [follow(relay, sandbox, "1m", 300.0, bars=5)]
-        joins.append(later(40.0 + seed, follow(relay, sandbox, "1m", 250.0, since=MONDAY + 36_000 - 300)))
-        joins.append(later(90.0 - seed, follow(relay, sandbox, "3m", 210.0, bars=3)))
+        first, second = TRANSPORTS[seed // 2], TRANSPORTS[1 - seed // 2]
+        joins = [follow(relay, sandbox, "1m", 300.0, first, bars=5)]
+        joins.append(later(40.0 + seed, follow(relay, sandbox, "1m", 250.0, second, since=MONDAY + 36_000 - 300)))
+        joins.append(later(90.0 - seed, follow(relay, sandbox, "3m", 210.0, second, bars=3)))
         found = await asyncio.gather(*joins)
         for cut in cuts:
             cut.cancel()
@@ -285,7 +292,7 @@ def test_a_part_that_cannot_be_read_makes_a_gap_of_the_long_candle_until_it_can(
     perform(act)
 
 
-async def closing(client: WsClient, opened: int | None = None) -> Message:
+async def closing(client: Reader, opened: int | None = None) -> Message:
     """Read on to the next candle that closes, or the one that opened then."""
     return await client.until(
         lambda one: one["type"] == "price_update" and one["is_closed"] and opened in (None, one["candle"]["time"]),
@@ -293,16 +300,19 @@ async def closing(client: WsClient, opened: int | None = None) -> Message:
     )
 
 
-def test_a_revised_part_revises_the_long_candle_and_a_client_that_comes_back_has_it() -> None:
+def test_a_revised_part_revises_the_long_candle_and_a_client_that_comes_back_has_it(over: Transport) -> None:
     async def act(relay: Running, sandbox: UntidySandbox, _: FewIntervals) -> None:
         sandbox.binance.untidy.close_otherwise(0.3)
-        client = await relay.connect()
-        await client.ask("subscribe", symbol=BTC, interval="1m", bars=1)
-        snapshot = await client.until_type("snapshot")
+        client, gone = await over.reader(relay), await over.reader(relay)
+        for one in (client, gone):
+            await one.ask("subscribe", symbol=BTC, interval="1m", bars=1)
+            await one.until_type("snapshot")
         first = MONDAY + 36_000
         # Not a moment longer: the revision may follow at once.
-        while first not in client.closed_times:
-            await client.next(timeout_s=100.0)
+        for one in (client, gone):
+            while first not in one.closed_times:
+                await one.next(timeout_s=100.0)
+        await gone.close()
         other = next(one for one in client.updates if one["is_closed"] and one["candle"]["time"] == first)
         sandbox.binance.untidy.clear()
         revised = await client.until(
@@ -311,15 +321,12 @@ def test_a_revised_part_revises_the_long_candle_and_a_client_that_comes_back_has
         assert revised["candle"] != other["candle"]
         body = await history(relay, "1m", start_time=first, end_time=first, extended="true")
         assert [of(one) for one in body["candles"]] == await native(sandbox, "1m", first, 1)
-        since = max(client.closed_times)
-        await client.close()
-        again = await relay.connect()
-        await again.ask("subscribe", symbol=BTC, interval="1m", since=since, revision=snapshot["revision"])
-        came = await again.until_type("snapshot")
+        again = await over.back(relay, gone, f"{BTC}@1m")
+        came = await again.seen("snapshot")
         assert first in [one["time"] for one in came["revised"]]
-        await again.ask("unsubscribe", symbol=BTC, interval="1m")
-        await again.ask("subscribe", symbol=BTC, interval="1m", since=since, revision=came["revision"])
-        assert (await again.until_type("snapshot"))["revised"] == []
+        await closing(again)
+        last = await over.back(relay, again, f"{BTC}@1m")
+        assert (await last.seen("snapshot"))["revised"] == []
 
     perform(act)
 

@@ -17,6 +17,7 @@ from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.raw_socket import RawClient
 from tests.support.running_relay import Running, WsClient
+from tests.support.transports import TRANSPORTS
 
 pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.long]
 
@@ -100,8 +101,8 @@ async def test_nothing_is_left_after_thousands_of_connects(relay_with: StartRela
     keeper.read_on()
 
     async def visit(count: int) -> None:
-        for _ in range(count):
-            client = await RawClient(relay.url, "BTCUSDT@1s").open()
+        for number in range(count):
+            client = await RawClient(relay.url, "BTCUSDT@1s", over=TRANSPORTS[number % 2].name).open()
             client.close()
 
     async def measured() -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.raw_socket import parsed, parsed_events, raw_clients
 from tests.support.sandbox import Sandbox
+from tests.support.transports import TRANSPORTS, Transport
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -25,26 +26,24 @@ MANY = [*LONGER, *(f"{symbol}@1s" for symbol in SYMBOLS)]
 
 
 async def test_fifty_clients_that_never_read_change_nothing_for_the_others(
-    relay_with: StartRelay, sandbox: Sandbox, over: Transport
+    relay_with: StartRelay, sandbox: Sandbox
 ) -> None:
     relay = await relay_with(flush_ms=0)
-    reader = await relay.connect()
-    await reader.subscribe(*LONGER, "BTCUSDT@1s")
-    with raw_clients(relay.url, 50, *LONGER, over=over.name) as dead:
-        for client in dead:
+    readers = [await over.subscriber(relay, "BTCUSDT@1m", "BTCUSDT@1s") for over in TRANSPORTS]
+    with raw_clients(relay.url, 25, *LONGER) as dead, raw_clients(relay.url, 25, *LONGER, over="sse") as other_dead:
+        for client in (*dead, *other_dead):
             await client.open()
-        await eventually(lambda: len(relay.hub.subscribers) == 51)
+        await eventually(lambda: len(relay.hub.subscribers) == 52)
         await eventually(lambda: relay.hub.fanout.lagging >= 50, 60)
-        # 51 clients were served; now only the reader is: every closed second still comes, without a hole.
-        times: list[int] = []
-        while len(times) < 4:
-            update = await reader.update(symbol="BTCUSDT", interval="1s", is_closed=True)
-            times.append(update["candle"]["time"])
-        assert times == list(range(times[0], times[0] + 4))
+        # 52 clients were served; now only the readers are: every closed second still comes, without a hole.
+        for reader in readers:
+            closes = [await reader.update(interval="1s", is_closed=True) for _ in range(4)]
+            times = [update["candle"]["time"] for update in closes]
+            assert times == list(range(times[0], times[0] + 4))
         waiting = max(subscriber.outbox.waiting_bytes for subscriber in relay.hub.subscribers)
         assert waiting <= 64 * 1024, "a dead reader holds too much memory"
     await eventually(lambda: relay.hub.fanout.lagging == 0)
-    assert len(relay.hub.subscribers) == 1
+    assert len(relay.hub.subscribers) == 2
 
 
 async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_one(
@@ -72,7 +71,9 @@ async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_on
         assert newest[(stream.name, stream.key.interval)] >= stream.seq - 30
 
 
-async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(relay_with: StartRelay, over: Transport) -> None:
+async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
+    relay_with: StartRelay, over: Transport
+) -> None:
     relay = await relay_with(flush_ms=0, limits=RelayLimits(slow_consumers=SlowConsumerLimits(patience_s=1.0)))
     with raw_clients(relay.url, 1, *MANY, over=over.name) as (client,):
         await client.open()

@@ -1,20 +1,15 @@
 """Server-Sent Events: what differs from a WebSocket; what does not is tested over both, where it belongs."""
 
-import asyncio
-import logging
 import re
 from typing import Any
 
 import pytest
 
-from providers import BUILTIN
 from relay.app import RelayLimits
 from relay.web.ws.route import ClientPings
 from tests.conftest import StartRelay
-from tests.integration.test_revisions import Venue
 from tests.support.conditions import eventually
-from tests.support.running_relay import Closed, EventClient, Running
-from tests.support.sandbox import Sandbox
+from tests.support.running_relay import Running
 
 STREAMS = ("BTCUSDT@1s", "ETHUSDT@1s", "SOLUSDT@1s")
 
@@ -79,63 +74,6 @@ async def test_a_quiet_connection_gets_a_comment_now_and_then(relay_with: StartR
     assert relay.clients.connections
 
 
-@pytest.mark.usefixtures("way")
-async def test_the_end_of_the_relay_is_an_event_with_its_reason(relay: Running) -> None:
-    clients = [relay.event_client() for _ in range(5)]
-    for client in clients:
-        await client.subscribe("BTCUSDT@1s", "EUR/USD@1m")
-    closing = [asyncio.create_task(client.closing()) for client in clients]
-    await relay.app.shutdown()
-    for task in closing:
-        closed = await task
-        assert (closed.code, closed.reason) == (1001, "server shutdown")
-    with pytest.raises(Closed) as refused:
-        await relay.event_client().subscribe("BTCUSDT@1s")
-    assert refused.value.code == 503
-
-
-@pytest.mark.usefixtures("way")
-async def test_client_that_vanishes_leaves_nothing_behind(relay: Running, sandbox: Sandbox) -> None:
-    client = relay.event_client()
-    await client.subscribe("BTCUSDT@1m", "EUR/USD@1m", "ETHUSDT@1m", bars=100)
-    found = (await relay.get("status")).body["clients"]
-    assert (found["event_streams"], found["subscribers"]) == (1, 1)
-    assert [one["over"] for one in found["newest"]] == ["sse"]
-    assert "\nrelay_clients_sse 1.0\n" in (await relay.get("/metrics")).text
-    await client.close()
-    await eventually(lambda: not relay.hub.subscribers and not relay.hub.streams and not relay.clients.connections)
-    await eventually(lambda: not sandbox.binance.subscribed)
-    assert (relay.access.clients, relay.clients.event_streams) == (0, 0)
-
-
-async def test_a_token_may_be_in_the_address_and_is_never_logged(
-    relay_with: StartRelay, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    relay = await relay_with(tokens={"alice": "opensesame"})
-    client = relay.event_client(query={"token": "opensesame"})
-    await client.subscribe("BTCUSDT@1s")
-    await relay.event_client(headers={"Authorization": "Bearer opensesame"}).subscribe("BTCUSDT@1s")
-    for query in ({}, {"token": "wrong"}):
-        with pytest.raises(Closed) as refused:
-            await relay.event_client(query=query).subscribe("BTCUSDT@1s")
-        assert refused.value.code == 401
-    status = await relay.get("status", headers={"Authorization": "Bearer opensesame"})
-    assert status.body["clients"]["tokens"] == {"alice": 2}
-    assert "opensesame" not in caplog.text
-
-
-async def test_they_count_as_clients_of_their_address(relay_with: StartRelay) -> None:
-    relay = await relay_with(max_clients_per_address=2, max_connects_per_minute=4)
-    websocket, client = await relay.connect(), relay.event_client()
-    await client.subscribe("BTCUSDT@1s")
-    for reason in ("too many connections from one address", "too many connections", "more than 4 new connections"):
-        with pytest.raises(Closed) as refused:
-            await relay.event_client().subscribe("BTCUSDT@1s")
-        assert (refused.value.code, refused.value.reason.startswith(reason)) == (429, True)
-    await websocket.close()
-
-
 @pytest.mark.parametrize(
     ("query", "said"),
     [
@@ -153,11 +91,3 @@ async def test_what_is_wrong_with_an_address_is_said(relay: Running, query: str,
     assert (answer.status, answer.body["code"]) == (400, "invalid_request")
     assert said in answer.body["detail"]
     assert relay.access.clients == 0
-
-
-async def test_one_bad_name_harms_no_other(relay: Running) -> None:
-    client = relay.event_client()
-    await client.ask("subscribe", streams=["NOPE@1m", "BTCUSDT", "BTCUSDT@1s"])
-    await client.update(symbol="BTCUSDT")
-    errors = {message["code"] for message in client.received if message["type"] == "error"}
-    assert errors == {"unknown_symbol", "invalid_request"}

@@ -5,8 +5,9 @@ import contextlib
 
 import pytest
 
-from tests.support.running_relay import Running, WsClient, start_relay
+from tests.support.running_relay import Running, start_relay
 from tests.support.soak import MarketTruth, StreamCheck
+from tests.support.transports import TRANSPORTS, Transport
 from tests.support.untidy import UntidySandbox
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT")
@@ -14,11 +15,13 @@ FOLLOWED_S = 6.0
 SETTLES_S = 40.0
 
 
-async def follow(relay: Running, sandbox: UntidySandbox, symbol: str, back: int, *, resumes: bool) -> list[str]:
+async def follow(
+    relay: Running, sandbox: UntidySandbox, over: Transport, symbol: str, back: int, *, resumes: bool
+) -> list[str]:
     """Join a stream that nobody has, with `since` or `bars`, until nothing is due any more; return what was wrong."""
     now = sandbox.clock.now
     check = StreamCheck(f"{symbol}@1s", MarketTruth(sandbox.binance, symbol, "1s"))
-    client: WsClient = await relay.connect()
+    client = await over.reader(relay)
     since = int(now()) - back
     await client.ask("subscribe", streams=[check.name], **({"since": since} if resumes else {"bars": back}))
     until = now() + FOLLOWED_S
@@ -55,7 +58,8 @@ async def test_nothing_is_lost_between_the_past_and_the_live_stream(
                 sandbox.binance.untidy.list_closed_only(lag_s)
             sandbox.binance.faults.delay_rest(least_s, most_s, computed="either")
             joining = [
-                follow(relay, sandbox, symbol, back, resumes=resumes) for back, symbol in enumerate(SYMBOLS, start=2)
+                follow(relay, sandbox, TRANSPORTS[back % 2], symbol, back, resumes=resumes)
+                for back, symbol in enumerate(SYMBOLS, start=2)
             ]
             wrong = [text for found in await asyncio.gather(*joining) for text in found]
         finally:

@@ -291,6 +291,8 @@ class Running:
         self.url = url
         self._runner = runner
         self._session = aiohttp.ClientSession()
+        # One that a test does not keep would be closed when it is collected.
+        self._readers: list[Reader] = []
 
     @property
     def hub(self) -> Hub:
@@ -311,6 +313,7 @@ class Running:
         options.setdefault("max_msg_size", 0)
         options.setdefault("timeout", aiohttp.ClientWSTimeout(ws_close=2.0))
         client = WsClient(await self._session.ws_connect(f"{self.url}{PREFIX}/ws{query}", headers=headers, **options))
+        self._readers.append(client)
         if hello:
             message = await client.next()
             assert message["type"] == "status", message
@@ -318,7 +321,9 @@ class Running:
 
     def event_client(self, last_id: str = "", **options: Any) -> EventClient:
         """Return a client that gets events once it subscribes; it resumes where another had `last_id`."""
-        return EventClient(self._session, self.url, last_id, **options)
+        client = EventClient(self._session, self.url, last_id, **options)
+        self._readers.append(client)
+        return client
 
     async def get(
         self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, **query: str | int

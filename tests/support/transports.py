@@ -1,4 +1,4 @@
-"""What updates come over: how a client gets its streams, is refused, and comes back. What holds is the same over both."""
+"""What updates come over: how a client gets its streams, is refused, and comes back."""
 
 import re
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class Transport(ABC):
         """Return what somebody is answered who is not let in."""
 
     @abstractmethod
-    async def refused_options(self, relay: Running, name: str, **options: Any) -> Message:
+    async def refused_options(self, relay: Running, *names: str, **options: Any) -> Message:
         """Return the `code` and the `message` by which options are refused."""
 
     @abstractmethod
@@ -74,9 +74,9 @@ class OverWebSocket(Transport):
     ) -> Answer:
         return await relay.get("ws", headers={**UPGRADE, **(headers or {})}, **_token(token))
 
-    async def refused_options(self, relay: Running, name: str, **options: Any) -> Message:
+    async def refused_options(self, relay: Running, *names: str, **options: Any) -> Message:
         client = await relay.connect()
-        await client.ask("subscribe", streams=[name], **options)
+        await client.ask("subscribe", streams=[*names], **options)
         return await client.error()
 
     async def back(
@@ -103,9 +103,9 @@ class OverEvents(Transport):
     ) -> Answer:
         return await relay.get("sse", headers=headers, streams="BTCUSDT@1s", **_token(token))
 
-    async def refused_options(self, relay: Running, name: str, **options: Any) -> Message:
+    async def refused_options(self, relay: Running, *names: str, **options: Any) -> Message:
         written = {key: str(value).lower() if isinstance(value, bool) else value for key, value in options.items()}
-        answer = await relay.get("sse", streams=name, **written)
+        answer = await relay.get("sse", streams=",".join(names), **written)
         assert answer.status == 400
         return {"code": answer.body["code"], "message": answer.body["detail"]}
 

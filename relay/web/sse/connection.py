@@ -1,7 +1,7 @@
 """A client that is sent events and asks nothing more: its streams, where it resumes them, and how it ends."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable
 from typing import ClassVar
 
 from relay.core.errors import CloseCode
@@ -14,8 +14,6 @@ from relay.web.access.access import Caller
 from relay.web.ws.connection import Connection, Connections
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.ending import CLOSE_TIMEOUT_S
-
-_LOOK_S = 0.02
 
 
 class EventConnection(Connection, asyncio.Protocol):
@@ -73,11 +71,10 @@ class EventConnection(Connection, asyncio.Protocol):
         self._context.hub.lose_socket(self.subscriber)
         self._context.leaving.do(self.lose)
 
-    async def until_lost(self, is_open: Callable[[], bool]) -> None:
-        """Wait until the connection is gone, where aiohttp keeps it, and let go of everything."""
+    async def until_lost(self, end: Awaitable[None]) -> None:
+        """Wait for the end of the connection, where aiohttp keeps it, and let go of everything."""
         try:
-            while is_open():  # noqa: ASYNC110  no event tells
-                await asyncio.sleep(_LOOK_S)
+            await end
         finally:
             self._context.hub.lose_socket(self.subscriber)
             self.lose()

@@ -6,7 +6,6 @@ for all that have the same streams.
 
 import asyncio
 import socket
-from functools import partial
 
 from aiohttp import web
 
@@ -27,6 +26,7 @@ LEAST_RETRY_MS, RETRY_SPREAD_MS = 2_000, 3_000
 """A client comes back after so long: not all at once, and not before a relay that ends has stopped listening."""
 UNANSWERED_MS = 60_000
 """A client whose machine takes nothing for so long is gone; a slow one was told before that it is."""
+LOOK_S = 1.0
 HEADERS = {
     "Content-Type": event_stream.CONTENT_TYPE,
     "Cache-Control": "no-cache, no-transform",
@@ -70,7 +70,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     if inlet is not None and is_handed_over:
         inlet.hand_over(connection)
     else:
-        await connection.until_lost(partial(_is_open, request))
+        await connection.until_lost(_until_lost(request) if inlet is None else inlet.until_lost())
     return SENT
 
 
@@ -86,8 +86,10 @@ def _greeting(clients: Clients) -> bytes:
     return event_stream.events(clients.greet())
 
 
-def _is_open(request: web.Request) -> bool:
-    return request.transport is not None
+async def _until_lost(request: web.Request) -> None:
+    """Wait for the end of a connection at which another server listens."""
+    while request.transport is not None:  # noqa: ASYNC110  no event tells
+        await asyncio.sleep(LOOK_S)
 
 
 def _bound_silence(transport: asyncio.Transport) -> None:
