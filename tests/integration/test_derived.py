@@ -308,10 +308,13 @@ def test_a_revised_part_revises_the_long_candle_and_a_client_that_comes_back_has
             await one.ask("subscribe", symbol=BTC, interval="1m", bars=1)
             await one.until_type("snapshot")
         first = MONDAY + 36_000
-        # Not a moment longer: the revision may follow at once.
-        for one in (client, gone):
+
+        async def follow_first(one: Reader) -> None:
+            # Not a moment longer: the revision may follow at once.
             while first not in one.closed_times:
                 await one.next(timeout_s=100.0)
+
+        await asyncio.gather(follow_first(client), follow_first(gone))
         await gone.close()
         other = next(one for one in client.updates if one["is_closed"] and one["candle"]["time"] == first)
         sandbox.binance.untidy.clear()
