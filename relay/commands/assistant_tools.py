@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from relay.client import BadArgument, Candle, ClientError, ListedInstrument, Refused, RelayClient
-from relay.commands.formatting import moment, number, printable
+from relay.commands.formatting import listed, moment, number, printable
 from relay.core.errors import RequestError
 from relay.protocol.fields import Moment, parse_date, shown
 
@@ -22,7 +22,18 @@ _OF_PROVIDER = (
     "differed", "lag_spread_ms",
 )  # fmt: skip
 _OF_BUDGET = ("provider", "name", "used", "limit")
-_OF_STREAM = ("symbol", "interval", "provider", "status", "message", "subscribers", "lag_ms", "gaps", "revised")
+_OF_STREAM = (
+    "symbol",
+    "interval",
+    "provider",
+    "status",
+    "message",
+    "subscribers",
+    "kept_by",
+    "lag_ms",
+    "gaps",
+    "revised",
+)
 
 
 class ToolAnswer(NamedTuple):
@@ -190,5 +201,5 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return number(value)
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return listed(value)
     return printable(str(value)).replace("|", "/")

@@ -95,6 +95,12 @@ def sparkline(values: Sequence[float], *, is_ascii: bool = False) -> str:
     return "".join(bars[min(len(bars) - 1, int((value - low) / (high - low) * len(bars)))] for value in values)
 
 
+def listed(values: Iterable[object]) -> str:
+    """Return words with spaces between them, and phrases with commas."""
+    texts = [str(value) for value in values]
+    return (", " if any(" " in text for text in texts) else " ").join(texts)
+
+
 def json_line(value: object) -> str:
     """Return a value as JSON on one line that cannot steer the terminal."""
     return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(value).decode())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from relay.commands.formatting import duration, moment, printable
+from relay.commands.formatting import duration, listed, moment, printable
 
 GOOD = {"connected", "live", "ok", "ready", "running", "market_closed"}
 
@@ -16,7 +16,7 @@ _FIRST = ("version", "uptime_s", "clients")
 # The order of columns, the most telling first; a narrow terminal leaves out the last ones. Unknown ones follow.
 _COLUMNS = (
     *("id", "name", "symbol", "interval", "provider", "state", "status", "wait_s", "wait_reason"),
-    *("connections", "streams", "subscribers"),
+    *("connections", "streams", "subscribers", "kept_by"),
     *("left", "limit", "resets_in_s", "lag_ms", "lag_spread_ms", "last_update", "gaps", "conflated", "used"),
     *("updates_in", "updates_out", "backfills", "backfilled", "revised", "seq", "reconnects", "title"),
 )
@@ -110,7 +110,7 @@ def _cell(name: str, value: Any) -> str:
             return moment(value / 1000 if value > 1e11 else value)
         return f"{value:g}" if isinstance(value, float) else str(value)
     if isinstance(value, list) and all(isinstance(item, str | int) for item in value):
-        return printable(" ".join(map(str, value)))
+        return printable(listed(value))
     if isinstance(value, dict):
         parts = [item.items() if isinstance(item, dict) else ((own, item),) for own, item in value.items()]
         flat = {own: item for part in parts for own, item in part}

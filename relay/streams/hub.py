@@ -195,12 +195,12 @@ class Hub:
         if not stream.is_wanted:
             stream.feeder.unwanted(stream)
 
-    def attach(self, stream: Stream, *, keeps: bool = True) -> Attachment:
+    def attach(self, stream: Stream, *, polled_by: str = "") -> Attachment:
         """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`.
 
-        Without `keeps` nothing is kept.
+        For programs that poll it nothing is kept.
         """
-        attachment = Attachment(stream, keeps=keeps)
+        attachment = Attachment(stream, polled_by)
         stream.attachments[attachment] = None
         stream.feeder.wanted(stream)
         return attachment
@@ -263,7 +263,7 @@ class Hub:
                 stream.begin_by(update.candle.time)
             if is_closed and stream.attachments:
                 for attachment in stream.attachments:
-                    if not attachment.keeps:
+                    if attachment.polled_by:
                         continue
                     attachment.closed[update.candle.time] = update.candle
                     if is_revised:

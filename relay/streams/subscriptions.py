@@ -225,14 +225,14 @@ class Attachment:
     """What a stream tells while somebody who will subscribe waits for its past: the closed candles, by open time.
 
     `revised` are the open times of those that were revised. The stream is wanted as long as it is there. Whoever makes
-    one lets go of it with `Hub.detach`. One that keeps nothing only has the stream be wanted.
+    one lets go of it with `Hub.detach`. One for programs that poll, named by `polled_by`, keeps nothing.
     """
 
-    __slots__ = ("closed", "keeps", "revised", "stream")
+    __slots__ = ("closed", "polled_by", "revised", "stream")
 
-    def __init__(self, stream: Stream, *, keeps: bool = True) -> None:
+    def __init__(self, stream: Stream, polled_by: str = "") -> None:
         self.stream = stream
-        self.keeps = keeps
+        self.polled_by = polled_by
         self.closed: dict[int, Candle] = {}
         self.revised: set[int] = set()
 

@@ -6,11 +6,13 @@ from collections import Counter
 class FacadeCounts:
     """`answered` has the requests by kind. `calls` and `weight` are what was asked upstream for them.
 
+    `title` is what operators are told of its programs.
     `weight_asked` is what the same requests would have cost the service itself, so the difference was saved.
     `live_series` counts series, and order books, that are followed live now because they are polled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, title: str) -> None:
+        self.title = title
         self.answered: Counter[str] = Counter()
         self.calls = 0
         self.weight = 0

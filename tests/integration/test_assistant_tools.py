@@ -66,11 +66,14 @@ async def test_streams_that_are_not_live_come_first_in_the_state(
     await client.subscribe("BTCUSDT@1m", "EUR/USD@1m")
     await client.update(symbol="BTCUSDT")
     await client.update(symbol="EUR/USD")
+    for _ in range(2):
+        await relay.get("/api/v3/klines?symbol=BTCUSDT&interval=1m")
     sandbox.twelve_data.faults.answer_rest(500, "{}")
     await client.until_type("status", status="reconnecting")
     found = await tools.state()
     assert [one["symbol"] for one in found.values["streams"]] == ["EUR/USD", "BTCUSDT"]
     assert "2 streams, 1 of them not live" in found.text
+    assert "|1|polls of programs for Binance|" in found.text
 
 
 async def test_a_refusal_says_what_to_do(relay_with: StartRelay) -> None:

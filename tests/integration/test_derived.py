@@ -154,8 +154,10 @@ def test_one_upstream_stream_is_shared_by_all_who_are_told_of_it() -> None:
             await client.update(interval=interval)
         assert sandbox.binance.subscribed == ["btcusdt@kline_1s"]
         status = (await relay.get("status")).body
-        assert [(one["interval"], one["built_from"], one["status"]) for one in status["streams"]] == [
-            ("1s", None, "connected"), ("1m", "1s", "connected"), ("3m", "1s", "connected"),
+        rows = status["streams"]
+        assert [(one["interval"], one["built_from"], one["status"], one["kept_by"]) for one in rows] == [
+            ("1s", None, "connected", ["candles of 1m", "candles of 3m"]),
+            ("1m", "1s", "connected", []), ("3m", "1s", "connected", []),
         ]  # fmt: skip
         await client.close()
         await asyncio.sleep(5.0)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from relay.commands.status_format import sorted_out
 from tests.support.metrics_page import scrape
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
@@ -19,8 +20,10 @@ async def test_status_and_metrics_tell_what_was_answered_and_what_it_cost(sandbo
     cost = sandbox.binance.rest.weight_used - before
     told, of_charts = (await relay.get("status")).body["facades"]
     assert (of_charts["name"], of_charts["requests"], of_charts["upstream_calls"]) == ("udf", {}, 0)
+    assert of_charts["title"] == "charting libraries (UDF)"
     assert told == {
         "name": "binance",
+        "title": "programs for Binance",
         "requests": {"exchangeInfo": 1, "klines": 6, "ticker/24hr": 3},
         "upstream_calls": 2,
         "upstream_weight": cost,
@@ -46,6 +49,27 @@ async def test_charts_are_counted_with_the_calls_that_they_cause(relay: Running)
     _, told = (await relay.get("status")).body["facades"]
     assert told["requests"] == {"history": 3, "symbols": 1, "widgets": 1}
     assert (told["upstream_calls"], told["weight_asked"], told["live_series"]) == (1, 0, 0)
+
+
+async def test_a_stream_that_only_polls_keep_says_so_to_operators(relay: Running) -> None:
+    client = await relay.connect()
+    await client.subscribe("ETHUSDT@1h")
+    for _ in range(2):
+        await relay.get("/udf/history?symbol=BTCUSDT&resolution=60&to=9000000000&countback=5")
+        await relay.get("/api/v3/klines?symbol=ETHUSDT&interval=1h")
+    await relay.get("/api/v3/klines?symbol=BTCUSDT&interval=1h")
+    await relay.get("/api/v3/klines?symbol=BTCUSDT&interval=1h")
+    status = (await relay.get("status")).body
+    told = {one["symbol"]: (one["subscribers"], one["kept_by"]) for one in status["streams"]}
+    assert told == {
+        "BTCUSDT": (0, ["polls of charting libraries (UDF)", "polls of programs for Binance"]),
+        "ETHUSDT": (1, ["polls of programs for Binance"]),
+    }
+    (table,) = [section for section in sorted_out(status)[1] if section.title == "streams"]
+    column = table.columns.index("kept_by")
+    assert table.columns[column - 1] == "subscribers"
+    shown = {row[0]: row[column] for row in table.rows}
+    assert shown["BTCUSDT"] == "polls of charting libraries (UDF), polls of programs for Binance"
 
 
 async def test_a_token_in_a_path_is_no_label(relay: Running) -> None:

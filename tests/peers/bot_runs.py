@@ -64,7 +64,7 @@ async def run_bots(plan: BotPlan, folder: Path, *, by_relay: bool, outage_s: flo
         # ccxt sends a message for each pair at once, which the exchange would end the connection for.
         sandbox.binance.messages_per_second = None
         exchange = Addresses(sandbox.binance.rest_url, sandbox.binance.ws_url)
-        counts = FacadeCounts()
+        counts = FacadeCounts("programs")
         if by_relay:
             relay = await start_relay(sandbox, database=str(_made(folder / "store") / "relay.db"))
             stack.push_async_callback(relay.close)

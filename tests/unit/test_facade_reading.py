@@ -229,7 +229,7 @@ def test_errors_of_the_relay_in_the_exchanges_codes(error: Exception, status: in
 
 
 def test_what_is_counted_and_kept() -> None:
-    counts = FacadeCounts()
+    counts = FacadeCounts("programs")
     counts.weight_asked, counts.weight = 10, 4
     assert counts.weight_saved == 6
     counts.weight = 20

@@ -251,6 +251,11 @@ class StreamObject(TypedDict):
     status: StreamState
     message: str
     subscribers: Count
+    kept_by: Annotated[
+        list[str],
+        "What keeps it apart from subscribers: `polls of charting libraries (UDF)`, `candles of 5m` that are built "
+        "from it, `a client that waits for its past`. Without either it ends after `linger_seconds`.",
+    ]
     last_update: Annotated[float | None, "Unix seconds."]
     lag_ms: Annotated[float | None, "From the provider's time of the last update to its arrival."]
     session: Annotated[str | None, "Weekly trading hours: `0930-1600 America/New_York`, `24x7`; null where unknown."]
@@ -272,6 +277,7 @@ class FacadeStatus(TypedDict):
     """What a facade did for programs that speak another service's protocol."""
 
     name: str
+    title: Annotated[str, "The programs that it answers, in words."]
     requests: Annotated[dict[str, int], "Requests answered, by the last part of their path."]
     upstream_calls: Annotated[Count, "Calls to the provider that these requests caused."]
     upstream_weight: Annotated[Count, "What these calls cost, in units of the provider's budget."]

@@ -62,13 +62,17 @@ class FacadeParts:
 
 
 class Facade(ABC):
-    """One protocol. `roots` are the paths at and below which it answers, errors too; `counts` is what it did."""
+    """One protocol. `roots` are the paths at and below which it answers, errors too; `counts` is what it did.
+
+    `title` is what operators are told of the programs that speak it.
+    """
 
     name: ClassVar[str]
+    title: ClassVar[str]
     roots: ClassVar[tuple[str, ...]]
 
     def __init__(self) -> None:
-        self.counts = FacadeCounts()
+        self.counts = FacadeCounts(self.title)
 
     @abstractmethod
     def routes(self) -> Sequence[web.RouteDef]:

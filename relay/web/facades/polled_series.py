@@ -56,7 +56,7 @@ class PolledSeries:
                 return None
             access.shares.opened(identity, caller.owner, hub.streams)
         stream = hub.stream(*identity, target.name, self._parts.supervisors[target.provider.name])
-        attachment = hub.attach(stream, keeps=False)
+        attachment = hub.attach(stream, polled_by=self._counts.title)
         self._counts.live_series += 1
         return partial(self._end, attachment)
 

@@ -150,9 +150,15 @@ class StatusReport:
     async def _streams(self, wall_offset: float) -> list[dict[str, Any]]:
         """Return all streams, in slices: updates go on meanwhile."""
         told: list[dict[str, Any]] = []
+        built: dict[Stream, list[str]] = {}
+        for stream in self._hub.streams.values():
+            if stream.base is not None:
+                built.setdefault(stream.base, []).append(f"candles of {stream.key.interval}")
         for place, stream in enumerate([*self._hub.streams.values()], 1):
             session = self._supervisors[stream.provider].provider.hours.session_text(stream.key.symbol)
-            told.append(_stream(stream, wall_offset) | {"session": session} | self._planned(stream, wall_offset))
+            kept_by = [*_kept_by(stream), *built.get(stream, ())]
+            row = _stream(stream, wall_offset) | {"kept_by": kept_by, "session": session}
+            told.append(row | self._planned(stream, wall_offset))
             if place % STREAMS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return told
@@ -238,6 +244,7 @@ def _budget(budget: Budget, wall: float) -> dict[str, Any]:
 def _facade(name: str, counts: FacadeCounts) -> dict[str, Any]:
     return {
         "name": name,
+        "title": counts.title,
         "requests": dict(counts.answered),
         "upstream_calls": counts.calls,
         "upstream_weight": counts.weight,
@@ -291,6 +298,14 @@ def _stream(stream: Stream, wall_offset: float) -> dict[str, Any]:
         "late": stream.series.late,
         "events": [{"time": round(at, 3), "event": event} for at, event in stream.events],
     }
+
+
+def _kept_by(stream: Stream) -> dict[str, None]:
+    """Return what keeps a stream, apart from subscribers: programs that poll it, and clients that wait for its past."""
+    return dict.fromkeys(
+        f"polls of {one.polled_by}" if one.polled_by else "a client that waits for its past"
+        for one in stream.attachments
+    )
 
 
 def _base_name(source: str) -> str:

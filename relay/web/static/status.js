@@ -88,7 +88,7 @@ function tiles(status, rates) {
     ...facades
       .filter(({ requests }) => sum(requests) > 0)
       .map((facade) => ({
-        title: `Answers to ${facade.name} programs`,
+        title: `Answers to ${facade.title}`,
         figure: short.format(sum(facade.requests)),
         detail: `${some(facade.upstream_calls, "call")} upstream${facade.weight_asked ? `, weight ${short.format(facade.weight_saved)} saved` : ""}`,
       })),

@@ -25,7 +25,13 @@ const COLUMNS = [
   { name: "symbol", title: "Stream", value: (stream) => `${stream.symbol} ${stream.interval}` },
   { name: "provider", title: "Provider", value: whole("provider"), text: (stream) => stream.provider },
   { name: "status", title: "State", value: (stream) => STATES.indexOf(stream.status) },
-  { name: "subscribers", title: "Subscribers", value: whole("subscribers"), isAmount: true },
+  {
+    name: "subscribers",
+    title: "Subscribers",
+    value: whole("subscribers"),
+    text: subscribersText,
+    isAmount: true,
+  },
   { name: "last_update", title: "Last update", value: age, text: ageText, isAmount: true, hint: "Time since" },
   { name: "lag_ms", title: "Lag", value: whole("lag_ms"), text: lagText, isAmount: true, hint: "Of the last update" },
   { name: "seq", title: "Updates", value: whole("seq"), isAmount: true },
@@ -49,6 +55,11 @@ function age(stream) {
 function ageText(stream) {
   const seconds = age(stream);
   return seconds === null ? "–" : span(seconds * 1000);
+}
+
+// A stream without subscribers says what it is kept for.
+function subscribersText({ subscribers, kept_by: keptBy }) {
+  return subscribers || !keptBy.length ? count.format(subscribers) : keptBy.join(", ");
 }
 
 function lagText(stream) {
@@ -206,7 +217,8 @@ function writeRow(row, stream) {
 function writeDetails(row, stream) {
   const cell = row.cells[0];
   const { message, open_gaps: openGaps, duplicates, late, events: told, next_poll: next, poll_every_s: every } = stream;
-  const text = JSON.stringify([message, openGaps, duplicates, late, told, next, every]);
+  const { kept_by: keptBy } = stream;
+  const text = JSON.stringify([message, openGaps, duplicates, late, told, next, every, keptBy]);
   if (cell.dataset.text === text) return;
   cell.dataset.text = text;
   const facts = make("ul", { className: "details" });
@@ -215,6 +227,7 @@ function writeDetails(row, stream) {
     ["Too late to be sent", count.format(late)],
     ["Gaps that may still be filled", count.format(openGaps.length)],
   ];
+  if (keptBy.length) known.push(["Kept also by", keptBy.join(", ")]);
   if (next) known.push(["Next poll", `${utc(next)} UTC`]);
   if (every) known.push(["Polled every", span(every * 1000)]);
   for (const [name, value] of known) facts.append(make("li", {}, `${name} `, make("b", {}, value)));

@@ -72,6 +72,14 @@ async def test_one_of_a_thing_is_called_so(relay: Running, open_page: OpenPage) 
     await expect(page.get_by_text("1 upstream connection", exact=True)).to_be_visible()
 
 
+async def test_a_stream_without_subscribers_says_what_it_is_kept_for(relay: Running, open_page: OpenPage) -> None:
+    for _ in range(2):
+        await relay.get("/udf/history?symbol=BTCUSDT&resolution=60&to=9000000000&countback=5")
+    page = await open_status(open_page, relay)
+    await expect(tile(page, "Answers to charting libraries (UDF)")).to_have_text("2")
+    await expect(row(page, "BTCUSDT 1h").nth(2)).to_have_text("polls of charting libraries (UDF)")
+
+
 async def test_how_clients_left_is_said_in_words(relay: Running, open_page: OpenPage) -> None:
     charts = await open_page(f"{relay.url}/#BTCUSDT@1m")
     await loaded(charts)

@@ -60,6 +60,7 @@ class BinanceFacade(Facade):
     """Answers as Binance does, from the relay's own candles and instruments of Binance."""
 
     name = "binance"
+    title = "programs for Binance"
     roots = (SPOT.root, "/fapi", "/dapi", *ACCOUNT_ROOTS, *STREAM_ROOTS)
 
     def __init__(self) -> None:

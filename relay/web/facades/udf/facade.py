@@ -47,6 +47,7 @@ class UdfFacade(Facade):
     """Answers as a UDF server does, from the candles and instruments of all providers."""
 
     name = "udf"
+    title = "charting libraries (UDF)"
     roots = (ROOT, WIDGETS)
 
     def __init__(self) -> None:
