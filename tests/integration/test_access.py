@@ -73,6 +73,43 @@ async def test_query_token_counts_only_where_updates_come(relay_with: StartRelay
     assert_problem(await relay.get("symbols?token=opensesame"), 401, "unauthorized")
 
 
+HISTORY = "/api/v1/market-data/history?symbol=BTCUSDT&interval=1m&limit=1"
+UPDATES = "/api/v1/market-data/{}?streams=BTCUSDT@1m"
+
+
+@pytest.mark.parametrize(
+    ("path", "way"),
+    [
+        ("/api/v1/market-data/symbols", ""),
+        (HISTORY, "/t/TOKEN/api/v1/market-data/history"),
+        (UPDATES.format("sse"), "?token=TOKEN"),
+        (UPDATES.format("ws"), "?token=TOKEN"),
+        ("/api/v3/ping", "/t/TOKEN/api/v3/klines"),
+        ("/udf/time", "/t/TOKEN/udf"),
+    ],
+)
+async def test_a_route_without_a_token_names_all_ways_to_send_one_to_it(
+    relay_with: StartRelay, session: aiohttp.ClientSession, path: str, way: str
+) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    headers = UPGRADE if "/ws" in path else {}
+
+    async def ask(path: str, **more: str) -> tuple[int, str]:
+        async with session.get(relay.url + path, headers={**headers, **more}) as answer:
+            return answer.status, "" if answer.status in (101, 200) else await answer.text()
+
+    accepted = {
+        "?token=TOKEN": await ask(f"{path}{'&' if '?' in path else '?'}token=opensesame"),
+        "/t/TOKEN/": await ask(f"/t/opensesame{path}"),
+        "Authorization: Bearer TOKEN": await ask(path, Authorization="Bearer opensesame"),
+    }
+    status, said = await ask(path)
+    assert status == 401
+    assert way in said
+    for name, (status, _) in accepted.items():
+        assert (status in (101, 200)) is (name in said), (name, status, said)
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/status.html", "/client.js", "/static/chart.js", "/docs", "/openapi.json", "/asyncapi.json"]
 )

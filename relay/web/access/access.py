@@ -24,6 +24,7 @@ PREFIX = "/api/v1/market-data"
 WEBSOCKET, EVENTS, PATH_OF_HISTORY = f"{PREFIX}/ws", f"{PREFIX}/sse", f"{PREFIX}/history"
 PATH_TOKEN = "path_token"
 """The name of the part of a path that is a token, in routes for programs that cannot send it in a header."""
+TOKEN_IN_HEADER = "send it as Authorization: Bearer TOKEN"
 BELOW_TOKEN = f"/t/{{{PATH_TOKEN}}}"
 """What comes before a path where the token is a part of it."""
 # Asked by machines that watch the relay, as often as they like.
@@ -221,7 +222,7 @@ class Access:
             return None
         self.origins.check(request)
         if self._wants_token and caller.token is None and not (self.config.public_status and path in STATUS):
-            raise RequestError(Code.UNAUTHORIZED, "a valid token is needed: send it as Authorization: Bearer TOKEN")
+            raise RequestError(Code.UNAUTHORIZED, f"a valid token is needed: {TOKEN_IN_HEADER}{_other_way(path)}")
         if path.endswith(PATH_OF_HISTORY):
             self.check_rows(caller)
         return None
@@ -385,6 +386,13 @@ def is_websocket(request: web.Request) -> bool:
 def opens_updates(request: web.Request) -> bool:
     """Say whether a request asks for a connection over which updates come."""
     return request.path == EVENTS or is_websocket(request)
+
+
+def _other_way(path: str) -> str:
+    """Say how a token may be sent to a route apart from the header."""
+    if path in (EVENTS, WEBSOCKET):
+        return ", or as ?token=TOKEN in the address"
+    return f", or in the path: /t/TOKEN{PATH_OF_HISTORY}" if path.endswith(PATH_OF_HISTORY) else ""
 
 
 def _is_page(path: str) -> bool:

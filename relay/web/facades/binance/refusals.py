@@ -9,6 +9,7 @@ import orjson
 from aiohttp import web
 
 from relay.core.errors import Code, ProviderTimeout, RateLimited, RequestError, UnknownSymbol
+from relay.web.access.access import TOKEN_IN_HEADER
 from relay.web.problems import problem_of
 
 JSON = "application/json;charset=UTF-8"
@@ -20,7 +21,9 @@ MARKET_DATA_ONLY = (
 )
 _TOO_MANY = "Too much request weight used; {}. Please use WebSocket Streams for live updates to avoid polling the API."
 _TIMED_OUT = "Timeout waiting for response from backend server. Send status unknown; execution status unknown."
-_NEEDS_TOKEN = "A valid token of the relay is needed: put it into the path, as in /t/TOKEN/api/v3/klines."
+_NEEDS_TOKEN = (
+    f"A valid token of the relay is needed: put it into the path, as in /t/TOKEN/api/v3/klines, or {TOKEN_IN_HEADER}."
+)
 
 
 class BinanceRefusal(RequestError):

@@ -5,11 +5,12 @@ from aiohttp import web
 
 from relay.core.errors import Code, RequestError
 from relay.protocol.fields import shown
+from relay.web.access.access import TOKEN_IN_HEADER
 from relay.web.facades.facade import without_token
 from relay.web.problems import problem_of
 
 JSON = "application/json"
-_NEEDS_TOKEN = "a valid token is needed: put it into the address, as in /t/TOKEN/udf"
+_NEEDS_TOKEN = f"a valid token is needed: put it into the address, as in /t/TOKEN/udf, or {TOKEN_IN_HEADER}"
 
 
 def answer_of(request: web.Request, error: Exception, known: str) -> web.Response:
