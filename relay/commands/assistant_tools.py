@@ -6,15 +6,13 @@ from typing import Any, NamedTuple
 
 from relay.client import BadArgument, Candle, ClientError, ListedInstrument, Refused, RelayClient
 from relay.commands.formatting import listed, moment, number, printable
-from relay.core.errors import RequestError
-from relay.protocol.fields import Moment, parse_date, shown
+from relay.protocol.fields import shown
 
 MOST_INSTRUMENTS = 100
 MOST_CANDLES = 500
 MOST_LATEST = 20
 MOST_STREAMS = 100
 """An assistant reads all of an answer: these limits keep it to some ten thousand characters."""
-_TIME = Moment()
 _COLUMNS = ("time", *Candle._fields[1:])
 _OF_INSTRUMENT = ("symbol", "id", "name", "asset_class", "base", "quote", "status", "session")
 _OF_PROVIDER = (
@@ -51,7 +49,6 @@ class AssistantTools:
 
     async def search_instruments(self, query: str, limit: int = 20) -> ToolAnswer:
         """Return the instruments that have all words of a query in symbol, name, base or quote, the best first."""
-        _check("limit", limit, MOST_INSTRUMENTS)
         if not query.strip():
             raise BadArgument("query is empty; give words such as 'bitcoin usdt' or a symbol such as BTCUSDT")
         found = await self._client.instruments(search=query, limit=limit)
@@ -66,14 +63,11 @@ class AssistantTools:
         symbol: str,
         interval: str,
         limit: int = 100,
-        start: str | int | None = None,
-        end: str | int | None = None,
+        start: int | None = None,
+        end: int | None = None,
     ) -> ToolAnswer:
         """Return candles, oldest first: the first ones from a start on, else the last ones up to an end or now."""
-        _check("limit", limit, MOST_CANDLES)
-        found = await self._client.history(
-            symbol, interval, start_time=_moment("start", start), end_time=_moment("end", end), limit=limit
-        )
+        found = await self._client.history(symbol, interval, start_time=start, end_time=end, limit=limit)
         rows = [_candle(candle) for candle in found.candles]
         names = {"symbol": found.symbol, "interval": found.interval, "provider": found.provider}
         facts = {"last_is_closed": found.last_is_closed, "is_complete": found.is_complete}
@@ -90,8 +84,6 @@ class AssistantTools:
 
     async def latest(self, symbols: Sequence[str], interval: str = "1m") -> ToolAnswer:
         """Return the newest candle of each symbol; a symbol that fails has an error in its place."""
-        if not 1 <= len(symbols) <= MOST_LATEST:
-            raise BadArgument(f"symbols has {len(symbols)} entries; give 1 to {MOST_LATEST}")
         rows = await asyncio.gather(*[self._latest_of(symbol, interval) for symbol in dict.fromkeys(symbols)])
         lines = _lines(("symbol", *_COLUMNS, "is_closed", "error"), rows)
         return ToolAnswer(
@@ -151,23 +143,6 @@ def explained(fault: ClientError) -> str:
         if fault.retry_after is not None:
             text += f"; try again in {fault.retry_after:.0f} s"
     return text
-
-
-def _check(name: str, value: int, most: int) -> None:
-    if not 1 <= value <= most:
-        raise BadArgument(f"{name} {value} is not from 1 to {most}")
-
-
-def _moment(name: str, given: str | int | None) -> int | None:
-    text = "" if given is None else str(given).strip()
-    if not text:
-        return None
-    try:
-        found = parse_date(text)
-        return _TIME.of_text(name, text) if found is None else _TIME.of_json(name, found)
-    except RequestError:
-        said = f"{name} {shown(text)} is not a time; write 2025-11-24T16:00:00Z, 2025-11-24 or Unix seconds"
-        raise BadArgument(said) from None
 
 
 def _instrument(one: ListedInstrument) -> dict[str, Any]:

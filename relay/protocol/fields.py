@@ -85,9 +85,8 @@ class Field(Generic[T]):
         """Return the value in a message. Raises `RequestError`, also when it is missing or null."""
         value = message.get(self.name)
         if value is None:
-            raise RequestError(
-                Code.INVALID_REQUEST, f'{self.name} is missing; give one, for example "{self.name}":"{self.example}"'
-            )
+            example = f'"{self.name}":{orjson.dumps(self.example).decode()}'
+            raise RequestError(Code.INVALID_REQUEST, f"{self.name} is missing; give one, for example {example}")
         return self._of_json(self.name, value)
 
 

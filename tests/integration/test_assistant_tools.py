@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from relay.client import BadArgument, Refused, RelayClient
+from relay.commands.assistant_calls import answer
 from relay.commands.assistant_tools import AssistantTools, explained
 from tests.conftest import StartRelay
 from tests.support.running_relay import Running
@@ -21,8 +22,7 @@ async def tools(relay: Running) -> AsyncIterator[AssistantTools]:
 
 
 async def test_candles_say_that_there_are_more_and_which_one_is_open(tools: AssistantTools) -> None:
-    some = await tools.candles("btcusdt", "1m", 2, start="1764000000")
-    assert await tools.candles("btcusdt", "1m", 2, start=1_764_000_000) == some
+    some = await tools.candles("btcusdt", "1m", 2, start=START)
     head, columns, first, _ = some.text.splitlines()
     assert head.endswith("times in UTC; there may be more: ask again with a start after 2025-11-24T16:01:00Z")
     assert columns == "time,open,high,low,close,volume"
@@ -32,22 +32,56 @@ async def test_candles_say_that_there_are_more_and_which_one_is_open(tools: Assi
     assert last.values["last_is_closed"] is False
 
 
+BTC: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1m"}
+
+
 @pytest.mark.parametrize(
     ("tool", "arguments", "said"),
     [
-        ("candles", ("BTCUSDT", "1m", 0), "limit 0 is not from 1 to 500"),
-        ("candles", ("BTCUSDT", "1m", 5, "1764000000000"), "start '1764000000000' is not a time"),
-        ("candles", ("BTCUSDT", "1m", 5, "2025-11-25", "2025-11-24"), "is after end_time"),
-        ("latest", ([],), "symbols has 0 entries; give 1 to 20"),
-        ("search_instruments", (" ",), "query is empty"),
+        ("candles", {**BTC, "limit": 0}, "limit 0 is not a whole number from 1 to 500"),
+        ("candles", {**BTC, "limit": "many"}, "limit 'many' is not a whole number from 1 to 500"),
+        ("candles", {**BTC, "limit": [5]}, "limit [5] is not a whole number from 1 to 500"),
+        ("candles", {**BTC, "limit": True}, "limit true is not a whole number"),
+        ("candles", {**BTC, "start": 1_764_000_000_000}, "did you mean 1764000000?"),
+        ("candles", {**BTC, "start": "1764000000000"}, "did you mean 1764000000?"),
+        ("candles", {**BTC, "end": "yesterday"}, "end 'yesterday' is not a time; write 2025-11-24T16:00:00Z"),
+        ("candles", {**BTC, "start": {"at": 5}}, 'start {"at":5} is not'),
+        ("candles", {**BTC, "start": "2025-11-25", "end": "2025-11-24"}, "is after end_time"),
+        ("candles", {"interval": "1m"}, 'symbol is missing; give one, for example "symbol":"BTCUSDT"'),
+        ("candles", {"symbol": "BTCUSDT", "interval": 60}, "interval 60 is not a text; did you mean"),
+        (
+            "candles",
+            {"symbol": 7, "interval": "1m"},
+            'symbol 7 is not a text; give one, for example "symbol":"BTCUSDT"',
+        ),
+        (
+            "candles",
+            {**BTC, "count": 5},
+            "candles has no argument 'count'; it takes symbol, interval, limit, start, end",
+        ),
+        ("latest", {"symbols": []}, "symbols has 0 entries; give 1 to 20"),
+        ("latest", {"symbols": "BTCUSDT"}, "symbols 'BTCUSDT' is not a list of symbols such as"),
+        ("latest", {"symbols": ["BTCUSDT", 5]}, 'symbols ["BTCUSDT",5] is not a list of symbols such as'),
+        ("latest", {}, 'symbols is missing; give one, for example "symbols":["BTCUSDT"]'),
+        ("search_instruments", {"query": " "}, "query is empty"),
+        ("state", {"of": "binance"}, "state has no argument 'of'; it takes none"),
+        ("orders", {}, "there is no tool 'orders'; use one of search_instruments, candles, latest, state"),
     ],
 )
 async def test_what_cannot_be_meant_is_explained(
-    tools: AssistantTools, tool: str, arguments: tuple[Any, ...], said: str
+    tools: AssistantTools, tool: str, arguments: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadArgument) as raised:
-        await getattr(tools, tool)(*arguments)
+        await answer(tools, tool, arguments)
     assert said in str(raised.value)
+
+
+async def test_values_that_assistants_write_as_texts_are_taken(tools: AssistantTools) -> None:
+    plain = await answer(tools, "candles", {**BTC, "limit": 2, "start": START})
+    for start in ("1764000000", "2025-11-24T16:00:00Z", " 2025-11-24T17:00:00+01:00"):
+        assert await answer(tools, "candles", {**BTC, "limit": "2", "start": start, "end": ""}) == plain
+    found = await answer(tools, "latest", {"symbols": '["BTCUSDT"]', "interval": None})
+    assert [row["symbol"] for row in found.values["latest"]] == ["BTCUSDT"]
 
 
 async def test_one_symbol_that_fails_keeps_the_others(tools: AssistantTools) -> None:

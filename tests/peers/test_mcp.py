@@ -46,7 +46,9 @@ async def test_an_assistant_reads_from_a_relay_and_is_told_in_clear_words_what_i
     assert [row.get("code") for row in got["latest"]["values"]["latest"]] == [None, "unknown_symbol", None]
     assert {one["name"]: one["state"] for one in got["state"]["values"]["providers"]}["binance"] == "ok"
     for name, said in (
-        ("too_many", "limit 501 is not from 1 to 500"),
+        ("too_many", "limit 501 is not a whole number from 1 to 500"),
+        ("wrong_type", "limit 'many' is not a whole number from 1 to 500"),
+        ("missing", 'interval is missing; give one, for example "interval":"1h"'),
         ("unknown", "unknown symbol 'NOPE'"),
         ("no_time", "start 'yesterday' is not a time; write 2025-11-24T16:00:00Z"),
         ("without_token", "start relay mcp with RELAY_TOKEN"),
@@ -54,6 +56,7 @@ async def test_an_assistant_reads_from_a_relay_and_is_told_in_clear_words_what_i
     ):
         assert got[name]["is_error"], name
         assert said in got[name]["text"], got[name]["text"]
+        assert "\n" not in got[name]["text"]
     assert TOKEN not in str(got)
 
 

@@ -29,6 +29,8 @@ async def ask(url, token):
             ("latest", "latest", {"symbols": ["BTCUSDT", "NOPE", "EUR/USD"]}),
             ("state", "state", {}),
             ("too_many", "candles", {"symbol": "BTCUSDT", "interval": "1h", "limit": 501}),
+            ("wrong_type", "candles", {"symbol": "BTCUSDT", "interval": "1h", "limit": "many"}),
+            ("missing", "candles", {"symbol": "BTCUSDT"}),
             ("unknown", "candles", {"symbol": "NOPE", "interval": "1h"}),
             ("no_time", "candles", {"symbol": "BTCUSDT", "interval": "1h", "start": "yesterday"}),
         ):
