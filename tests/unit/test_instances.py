@@ -343,17 +343,16 @@ def test_a_variable_that_two_settings_read_is_a_complaint_when_it_is_set(host_of
         ("[provider.kraken]\nuses = 'exchanges'", "did you mean providers?"),
         (
             "[providers.kraken]\nexchange = 'kraken'",
-            "[providers.kraken] lacks uses, and there is no provider 'kraken': add uses = \"exchanges\", which has these "
-            "settings; providers are exchanges",
+            "[providers.kraken] lacks uses, and there is no provider 'kraken': "
+            'add uses = "exchanges", which has these settings; providers are exchanges',
         ),
         (
             "[providers.kraken]\nexchange = 'kraken'\ndept = 3",
-            "there is no provider 'kraken': add uses = \"…\" with the provider that it is an instance of; providers are",
+            'add uses = "…" with the provider that it is an instance of; providers are exchanges',
         ),
         (
             "[providers.exchangs]\ndepth = 3",
-            "there is no provider 'exchangs': add uses = \"…\" with the provider that it is an instance of; providers are "
-            "exchanges; did you mean exchanges?",
+            "is an instance of; providers are exchanges; did you mean exchanges?",
         ),
     ],
 )
@@ -367,9 +366,7 @@ def test_a_table_without_uses_is_told_which_provider_has_its_keys_also_one_that_
     host_of: Host,
 ) -> None:
     said = complaint(host_of, "[providers.kraken]\nexchange = 'kraken'", builtin=BUILTIN, plugins=())
-    assert said.startswith(
-        "[providers.kraken] lacks uses, and there is no provider 'kraken': add uses = \"ccxt\", which has these settings"
-    )
+    assert "there is no provider 'kraken': add uses = \"ccxt\", which has these settings; providers are" in said
 
 
 def test_an_instance_of_a_refused_provider_is_refused_too(host_of: Host) -> None:
