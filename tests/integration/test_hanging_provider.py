@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 
 from providers import BUILTIN
@@ -13,7 +14,7 @@ from relay.core.clock import Clock
 from relay.web.ws.waiting_names import MOST_WAITING
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
-from tests.support.running_relay import Message, Running, WsClient
+from tests.support.running_relay import PREFIX, Message, Running, WsClient
 
 MINUTE = 1_764_000_000
 CLOCK = Clock(lambda: MINUTE + 30.0)
@@ -22,12 +23,13 @@ LOOKUP_S = 8.0
 
 
 class Mute:
-    """Says nothing of a symbol, and gives no candles, until it `speaks`; then it has all symbols but `NONE`."""
+    """Says nothing of a symbol until it `speaks`, then it has all but `NONE`; gives no candles until it `gives`."""
 
     __name__ = "mute"
 
     def __init__(self) -> None:
         self.speaks = asyncio.Event()
+        self.gives = asyncio.Event()
         self.asked: list[str] = []
 
     @hookimpl
@@ -43,8 +45,8 @@ class Mute:
         return None if symbol == "NONE" else Instrument(symbol, "stocks", symbol, "USD")
 
     @hookimpl
-    async def relay_candles(self, symbol: str) -> list[Candle]:
-        await self.speaks.wait()
+    async def relay_candles(self) -> list[Candle]:
+        await self.gives.wait()
         return []
 
     @hookimpl
@@ -181,6 +183,76 @@ async def test_a_client_that_leaves_meanwhile_is_gone_at_once(relay: Running) ->
     assert asyncio.get_running_loop().time() - began < LOOKUP_S
     assert client.socket.close_code == 1000
     assert not relay.hub.streams
+
+
+async def _lines(relay: Running, symbols: str) -> list[Message]:
+    """Return the answer of `history` of several symbols, with when each line came as `at`."""
+    url = f"{relay.url}{PREFIX}/history?interval=1m&limit=1&format=ndjson&symbols={symbols}"
+    found: list[Message] = []
+    began = asyncio.get_running_loop().time()
+    # Compression would keep lines back until there are more.
+    headers = {"Accept-Encoding": "identity"}
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+        assert answer.status == 200
+        async for line in answer.content:
+            found.append(orjson.loads(line) | {"at": asyncio.get_running_loop().time() - began})
+    return found
+
+
+@pytest.mark.parametrize("hangs_at", ["lookup", "candles"])
+async def test_history_of_several_symbols_gives_those_of_other_providers_meanwhile(
+    relay: Running, mute: Mute, hangs_at: str
+) -> None:
+    if hangs_at == "candles":
+        mute.speaks.set()
+    symbols = ",".join(["mute:AAPL", "BTCUSDT", *(f"mute:M{number}" for number in range(30)), "ETHUSDT", "EUR/USD"])
+    found = await _lines(relay, symbols)
+    assert [line["symbol"] for line in found[:3]] == ["BTCUSDT", "ETHUSDT", "EUR/USD"]
+    assert max(line["at"] for line in found[:3]) < LOOKUP_S
+    assert {line.get("code") for line in found[3:]} == {"provider_unavailable"}
+    assert len(found) == 3 + 31
+
+
+async def test_history_of_several_symbols_has_late_ones_last(relay: Running, mute: Mute) -> None:
+    asyncio.get_running_loop().call_later(4.0, mute.speaks.set)
+    mute.gives.set()
+    found = await _lines(relay, "mute:AAPL,NONE,BTCUSDT,mute:NONE,ETHUSDT")
+    assert [(line["symbol"], line.get("code")) for line in found[:2]] == [("BTCUSDT", None), ("ETHUSDT", None)]
+    # It has no candles of that one.
+    assert {(line["symbol"], line.get("code")) for line in found[2:]} == {
+        ("NONE", "unknown_symbol"),
+        ("mute:NONE", "unknown_symbol"),
+    }
+
+
+async def test_a_client_that_leaves_a_history_of_several_symbols_leaves_nothing_behind(relay: Running) -> None:
+    before = asyncio.all_tasks()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(3.0):
+            await _lines(relay, "mute:AAPL,BTCUSDT,mute:MSFT")
+    await eventually(lambda: not [one for one in asyncio.all_tasks() - before if "_find" in repr(one.get_coro())])
+
+
+async def test_rows_of_a_grid_come_while_another_one_waits(relay: Running) -> None:
+    url = f"{relay.url.replace('http://', 'ws://')}/udf/rows_ws"
+    async with aiohttp.ClientSession() as session, session.ws_connect(url) as ws:
+        began = asyncio.get_running_loop().time()
+        await ws.send_json({"params": {"symbol": ["mute:AAPL", "BTCUSDT"]}})
+        assert (await ws.receive_json())["symbol"] == "BTCUSDT"
+        # What the page does not name any more is not waited for.
+        await ws.send_json({"params": {"symbol": ["ETHUSDT"]}})
+        while (await ws.receive_json())["symbol"] != "ETHUSDT":
+            pass
+        assert asyncio.get_running_loop().time() - began < LOOKUP_S
+        told = [(await ws.receive_json())["symbol"] for _ in range(60)]
+        assert set(told) == {"ETHUSDT"}
+        assert asyncio.get_running_loop().time() - began > LOOKUP_S
+
+
+async def test_quotes_come_while_many_of_another_provider_wait(relay: Running) -> None:
+    names = [f"mute:M{number}" for number in range(20)]
+    body = (await relay.get(f"/udf/quotes?symbols={','.join([*names, 'BTCUSDT'])}")).body
+    assert [one["s"] for one in body["d"]] == ["error"] * 20 + ["ok"]
 
 
 async def test_a_ping_frame_is_answered_while_a_facade_waits_for_a_list(relay_with: StartRelay) -> None:
