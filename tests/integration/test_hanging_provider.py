@@ -10,6 +10,7 @@ import pytest
 
 from providers import BUILTIN
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
+from relay.client import Failure, RelayClient, Update
 from relay.core.clock import Clock
 from relay.web.ws.waiting_names import MOST_WAITING
 from tests.conftest import StartRelay
@@ -183,6 +184,23 @@ async def test_a_client_that_leaves_meanwhile_is_gone_at_once(relay: Running) ->
     assert asyncio.get_running_loop().time() - began < LOOKUP_S
     assert client.socket.close_code == 1000
     assert not relay.hub.streams
+
+
+async def test_the_client_has_the_streams_of_other_providers_meanwhile(relay: Running) -> None:
+    async with RelayClient(relay.url) as client:
+        # The last name is pinned and confirmed by another one; what it is said of is not mistaken.
+        await client.subscribe("mute:ETHUSDT@1m", "BTCUSDT@1m", "binance:ETHUSDT@1m")
+        told: set[str] = set()
+        async for message in client:
+            assert not isinstance(message, Failure)
+            if isinstance(message, Update):
+                told.add(str(message.key))
+            if told >= {"BTCUSDT@1m", "ETHUSDT@1m"}:
+                break
+        async for message in client:
+            if isinstance(message, Failure):
+                assert (message.code, str(message.key)) == ("provider_unavailable", "MUTE:ETHUSDT@1m")
+                break
 
 
 async def _lines(relay: Running, symbols: str) -> list[Message]:
