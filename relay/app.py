@@ -112,7 +112,7 @@ def load_plugins(config: Config, builtin: Iterable[object], *, installed: bool =
     """
     host = PluginHost()
     host.find(builtin, config.plugins, installed=installed, config=config)
-    check_tables(config, host.names)
+    check_tables(config, host.names, host.having)
     host.configure(config)
     return host
 

@@ -101,7 +101,7 @@ def _refusal(answer: RestAnswer, weight: Weight) -> ProviderError:
     # Its words name this machine's address, and parameters that no client knows.
     error = answer.error("too many requests" if answer.status in (418, 429) else "", detail=reason)
     if body.get("code") == _TOO_MANY and not isinstance(error, RateLimited):
-        error = RateLimited(str(error), PAUSE_S, detail=reason)
+        error = RateLimited(str(error), PAUSE_S, detail=reason, by_provider=True)
     if not isinstance(error, RateLimited):
         weight.relent()
         return error

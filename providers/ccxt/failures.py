@@ -53,9 +53,11 @@ def meaning_of(error: Exception, kinds: ModuleType, what: str, headers: Mapping[
     if isinstance(error, kinds.BadSymbol):
         return UnknownSymbol(f"the exchange does not list it: {what}", detail=detail)
     if isinstance(error, kinds.RateLimitExceeded):
-        return RateLimited("the exchange answers no more requests for now", _wait_s(headers, REFUSED_S), detail=detail)
+        said = "the exchange answers no more requests for now"
+        return RateLimited(said, _wait_s(headers, REFUSED_S), detail=detail, by_provider=True)
     if isinstance(error, kinds.DDoSProtection):
-        return RateLimited("the exchange holds off requests for now", _wait_s(headers, GUARDED_S), detail=detail)
+        said = "the exchange holds off requests for now"
+        return RateLimited(said, _wait_s(headers, GUARDED_S), detail=detail, by_provider=True)
     if isinstance(error, kinds.AuthenticationError):
         return AuthenticationFailed("the exchange refused the key, or needs one", detail=detail)
     if isinstance(error, kinds.RequestTimeout):

@@ -32,6 +32,10 @@ class Subjects(NamedTuple):
     def memories(self) -> str:
         return f"{self.prefix}.memory"
 
+    @property
+    def waits(self) -> str:
+        return f"{self.prefix}.wait"
+
     def news(self, shard: Shard) -> str:
         return f"{self.prefix}.news.{shard}"
 

@@ -64,13 +64,6 @@ def instances(config: Config) -> dict[str, str]:
                     f"the settings of {name}, which uses {found[name]}, are in [{INSTANCES}.{name}]; move the keys of "
                     f"[{name}] there"
                 )
-            continue
-        for key in table:
-            if key not in INSTANCE_SETTINGS:
-                raise ConfigError(
-                    f"unknown key {key!r} in [{INSTANCES}.{name}], which uses no other provider; the settings of "
-                    f"{name} itself are in [{name}]{did_you_mean(key, INSTANCE_SETTINGS)}"
-                )
     return found
 
 
@@ -99,10 +92,12 @@ def enabled_variable(name: str) -> str:
     return f"RELAY_{name}_{ENABLED}".upper()
 
 
-def check_tables(config: Config, known: Iterable[str]) -> None:
+def check_tables(
+    config: Config, known: Iterable[str], having: Callable[[Iterable[str]], Sequence[str]] = lambda keys: ()
+) -> None:
     """Refuse tables that belong to no provider. `known` are the names of all, also of what is off or was refused.
 
-    Raises `ConfigError`.
+    `having` returns the providers that have settings of all these names. Raises `ConfigError`.
     """
     found, names = instances(config), list(known)
     listed = ", ".join(sorted(names)) or "none"
@@ -113,8 +108,22 @@ def check_tables(config: Config, known: Iterable[str]) -> None:
         raise ConfigError(
             f"{USES} in [{INSTANCES}.{name}]: there is no provider {used!r}; providers are {listed}{hint}"
         )
-    for name in config.instances:
-        if name not in found and name not in names:
+    for name, table in config.instances.items():
+        if name in found:
+            continue
+        keys = [key for key in table if key not in INSTANCE_SETTINGS]
+        if keys and name in names:
+            raise ConfigError(
+                f"unknown key {keys[0]!r} in [{INSTANCES}.{name}], which uses no other provider; the settings of "
+                f"{name} itself are in [{name}]{did_you_mean(keys[0], INSTANCE_SETTINGS)}"
+            )
+        if keys:
+            meant = [] if did_you_mean(name, names) else [*having(keys)]
+            raise ConfigError(
+                f"[{INSTANCES}.{name}] lacks {USES}, and there is no provider {name!r}: "
+                f"{_uses_to_add(meant)}; providers are {listed}{did_you_mean(name, names)}"
+            )
+        if name not in names:
             raise ConfigError(
                 f"unknown provider {name!r} in [{INSTANCES}.{name}]; providers are {listed}; for another instance of "
                 f'one of them add {USES} = "…"{did_you_mean(name, names)}'
@@ -125,6 +134,16 @@ def check_tables(config: Config, known: Iterable[str]) -> None:
                 f"unknown key {name!r} in the configuration file: there is no such setting and no provider of "
                 f"that name; providers are {listed}{did_you_mean(name, [*names, *SETTINGS, INSTANCES])}"
             )
+
+
+def _uses_to_add(meant: Sequence[str]) -> str:
+    if not meant:
+        return f'add {USES} = "…" with the provider that it is an instance of'
+    return f"add {' or '.join([_usage(name) for name in meant])}, which has these settings"
+
+
+def _usage(name: str) -> str:
+    return f'{USES} = "{name}"'
 
 
 def check_variables(config: Config, infos: Sequence[ProviderInfo]) -> None:

@@ -150,11 +150,15 @@ class AuthenticationFailed(ProviderError):
 
 
 class RateLimited(ProviderError):
-    """The provider, or its budget here, asks to wait `retry_after` seconds."""
+    """The provider, or its budget here, asks to wait `retry_after` seconds.
 
-    def __init__(self, message: str, retry_after: float, *, detail: str = "") -> None:
+    `by_provider` says that it is the provider's own answer: then it holds for whoever asks it.
+    """
+
+    def __init__(self, message: str, retry_after: float, *, detail: str = "", by_provider: bool = False) -> None:
         super().__init__(message, detail=detail)
         self.retry_after = retry_after
+        self.by_provider = by_provider
 
 
 class ProviderUnavailable(ProviderError):

@@ -21,6 +21,9 @@ from relay.protocol.fields import shown
 from relay.protocol.symbol_names import whole_symbol
 from relay.storage.documents import Documents
 
+MOST_SETTLING = 2000
+"""So many symbols that no list has are waited for at a time, whoever asks for them."""
+
 
 class Target(NamedTuple):
     """What a client's name stands for. `name` is the canonical spelling of the symbol on the wire."""
@@ -85,7 +88,7 @@ class Directory:
     A symbol whose owner is another provider is reached, and named on the wire, as `provider:SYMBOL`. Providers that
     answer for one symbol at a time are asked for one that no list has, one after the other. `on_list` takes the symbols
     that a provider lists, before a new one can be asked for; it must not raise. Who names a provider that is
-    `switched_off` is told so.
+    `switched_off` is told so. At most `most_settling` symbols are waited for at a time.
     """
 
     def __init__(
@@ -96,7 +99,9 @@ class Directory:
         waits: ListWaits = WAITS,
         on_list: OnList = take_no_notice,
         switched_off: Collection[str] = (),
+        most_settling: int = MOST_SETTLING,
     ) -> None:
+        self._most_settling = most_settling
         self._switched_off = frozenset(switched_off)
         self._providers = {provider.name: provider for provider in providers}
         self.version = 0
@@ -115,6 +120,7 @@ class Directory:
         self._ownership = Ownership(self._providers, self._kept, self._lookups)
         self.name_of = self._ownership.name_of
         self._tasks: list[asyncio.Task[None]] = []
+        self._settling: dict[tuple[str | None, str], asyncio.Task[None]] = {}
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
 
@@ -130,9 +136,10 @@ class Directory:
 
     async def close(self) -> None:
         """Stop refreshing."""
-        for task in self._tasks:
+        tasks = [*self._tasks, *self._settling.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, *map(Lookups.close, self._lookups.values()), return_exceptions=True)
+        await asyncio.gather(*tasks, *map(Lookups.close, self._lookups.values()), return_exceptions=True)
         self._tasks.clear()
 
     async def keep_again(self) -> None:
@@ -215,11 +222,28 @@ class Directory:
                 break
         return True
 
-    def begin(self, pin: str | None, symbol: str) -> None:
-        """Have providers asked for a symbol that no list has, where `settled` would do that, and wait for nothing."""
+    def settling(self, pin: str | None, symbol: str) -> asyncio.Task[None]:
+        """Return what `settled` does for a symbol, once for all who wait for it at a time; not to be cancelled.
+
+        Raises `RequestError` while too many other symbols are waited for.
+        """
+        asked = self._understood(pin, symbol)
+        task = self._settling.get(asked)
+        if task is None:
+            if len(self._settling) >= self._most_settling:
+                raise RequestError(
+                    Code.PROVIDER_UNAVAILABLE,
+                    f"providers are asked for {len(self._settling)} other symbols that no list has; ask again",
+                    retry_after=self._settle_s,
+                )
+            task = self._settling[asked] = asyncio.create_task(self.settled(*asked), name="settling of a symbol")
+            task.add_done_callback(lambda _: self._settling.pop(asked, None))
+        return task
+
+    def holder(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
+        """Return whose a client's name is, None as long as that is not certain, and the symbol in it."""
         pin, symbol = self._understood(pin, symbol)
-        for lookups in self._ownership.to_ask(pin, symbol)[:1]:
-            lookups.begin(symbol)
+        return (self._ownership.owner(symbol) if pin is None else pin), symbol
 
     async def _first_answers(self, lists: Iterable[SavedList]) -> bool:
         """Wait for the first answers of lists; return False if that was given up."""

@@ -95,7 +95,9 @@ class FailureJudge:
             wait_s = error.retry_after
             is_usable = isinstance(wait_s, int | float) and 0 <= wait_s <= MAX_RETRY_AFTER_S
             wait_s = float(wait_s) if is_usable else RETRY_AFTER_S
-            failure: ProviderError = RateLimited(text[:_MESSAGE_LENGTH], wait_s, detail=detail)
+            failure: ProviderError = RateLimited(
+                text[:_MESSAGE_LENGTH], wait_s, detail=detail, by_provider=error.by_provider
+            )
         elif (text, detail) == (said, given) and len(text) <= _MESSAGE_LENGTH:
             return error
         else:
@@ -106,7 +108,7 @@ class FailureJudge:
     def _with(self, error: ProviderError, text: str, detail: str) -> ProviderError:
         """Return an error of the same kind with other texts."""
         if isinstance(error, RateLimited):
-            return RateLimited(text, error.retry_after, detail=detail)
+            return RateLimited(text, error.retry_after, detail=detail, by_provider=error.by_provider)
         kinds = (AuthenticationFailed, ProviderTimeout, UnknownSymbol, Flooded, BadAnswer)
         kind = next((kind for kind in kinds if isinstance(error, kind)), ProviderUnavailable)
         return kind(text, detail=detail)

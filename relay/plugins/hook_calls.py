@@ -122,9 +122,12 @@ class HookCalls:
     def _check_wait(self, hook: str) -> None:
         """Raise `RateLimited` while the provider asks to wait with calls of a hook: to ask may prolong a ban.
 
-        A plugin with budgets counts by itself.
+        A plugin with budgets counts by itself, but does not know what others were told.
         """
-        if not self.has("relay_budgets") and (wait := self.waits.of(hook)) is not None:
+        wait = self.waits.heard()
+        if wait is None and not self.has("relay_budgets"):
+            wait = self.waits.of(hook)
+        if wait is not None:
             raise RateLimited(wait.why, wait.left_s)
 
     async def _answer(self, hook: str, read: Callable[[Any], Any], arguments: Mapping[str, Any]) -> Any:

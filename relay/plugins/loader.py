@@ -71,6 +71,16 @@ class PluginHost:
         known = (*self.found, *self._unused, *(failure.name for failure in self.failures))
         return list(dict.fromkeys(name for name in known if name))
 
+    def having(self, keys: Iterable[str]) -> list[str]:
+        """Return the providers that have settings of all these names; takes also those that nobody uses."""
+        for name, door in [*self._unused.items()]:
+            if door.on == IF_USED:
+                del self._unused[name]
+                self._take(door)
+        return [
+            name for name, found in self.found.items() if {*keys} <= {setting.name for setting in found.info.settings}
+        ]
+
     @property
     def unread(self) -> list[str]:
         """The names of providers whose settings nobody reads: they are switched off, or were refused."""

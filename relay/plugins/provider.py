@@ -346,6 +346,18 @@ class Provider:
         """Return for how long the provider takes no requests, None if it does as far as is known."""
         return self._calls.waits.longest()
 
+    def tell_waits(self, tell: Callable[[float], None]) -> None:
+        """Have `tell` hear for how long the provider itself asks to wait, each time that it does."""
+        self._calls.waits.on_told = tell
+
+    def told_to_wait_s(self) -> float:
+        """Return for how long the provider itself asked to wait still, 0 if it did not."""
+        return self._calls.waits.told_s()
+
+    def hear_wait(self, seconds: float) -> None:
+        """Make no request for so long: another relay was told so."""
+        self._calls.waits.hear(seconds, f"{self.info.title} asked another relay to wait")
+
     @property
     def shares(self) -> bool:
         """Whether the plugin can be told to spend a part of its limits."""

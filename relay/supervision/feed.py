@@ -128,10 +128,6 @@ class Feed:
         """Say whether this feed delivers the stream."""
         return key in self._live
 
-    def retries(self, key: StreamKey) -> bool:
-        """Say whether this feed lost the stream alone, and tries it again by itself."""
-        return key in self._lost
-
     async def stop(self) -> None:
         """End the feed and wait until it has let go of its connection."""
         await self._provider.end_feed(self.task)

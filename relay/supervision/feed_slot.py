@@ -25,9 +25,13 @@ log = logging.getLogger(__name__)
 HURRY_S = 1.0
 """Feeds of a provider that is back are opened within this."""
 REFUSED_AGAIN_S = 300.0
+"""A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
 UNANSWERED_S = (30.0, 300.0)
 """A stream that its provider neither takes, refuses nor delivers is asked for again after so long: it doubles."""
-"""A key that is refused while feeds with the one before go on is tried again so late, or when it changes."""
+UNREPORTED_S = (300.0, 3600.0)
+"""The same where a feed reports no answers: its stream may only be quiet."""
+MOST_RETRY_S = 3600.0
+"""A feed that lost a stream alone, and says when it tries it again, is believed for so long at most."""
 
 OnLose = Callable[[StreamKey, str, float], None]
 NewFeed = Callable[[Mapping[StreamKey, SupervisedStream], Callable[[str], None], OnLose], Feed]
@@ -87,11 +91,15 @@ class FeedSlot:
         self._feeds: list[Feed] = []
         self._loss: Loss | None = None
         self._is_lost = False
+        # The provider came back while a feed was being opened, which may fail for what was before.
+        self._is_back = False
         self._replacement: ReplacementReason | None = None
         self._is_wished = asyncio.Event()
         self._is_hurried = asyncio.Event()
         # Of streams that wait for an answer: when they are asked for again, and the pause that led to it.
         self._unanswered: dict[StreamKey, tuple[float, float]] = {}
+        # Of streams that the newest feed lost alone: until when it is to try them again by itself.
+        self._retried_at: dict[StreamKey, float] = {}
         self.task = asyncio.create_task(self._run(), name=f"slot of {provider.name}")
 
     @property
@@ -124,6 +132,7 @@ class FeedSlot:
     def remove(self, key: StreamKey) -> None:
         """Carry a stream no longer. Whoever removes the last one cancels `task`."""
         del self._supervised[key]
+        self._retried_at.pop(key, None)
         for feed in self._feeds:
             feed.remove(key)
 
@@ -132,10 +141,17 @@ class FeedSlot:
         self._ask_replacement(SETTINGS)
 
     def hurry(self) -> None:
-        """Open the next feed within a second: the provider is back, and did not say for how long to wait."""
+        """Open the next feed within a second: the provider is back, and did not say for how long to wait.
+
+        One that is being opened is waited for, and then the next, if it fails, is opened as soon.
+        """
+        self._is_back = bool(self._feeds) and not any(one.has_delivered or one.has_answered for one in self._feeds)
         if self._loss is not None and not self._loss.is_barred and not self._feeds:
             # Not all at the same moment.
-            asyncio.get_running_loop().call_later(self._rng.uniform(0.0, HURRY_S), self._is_hurried.set)
+            asyncio.get_running_loop().call_later(self._hurry_s(), self._is_hurried.set)
+
+    def _hurry_s(self) -> float:
+        return self._rng.uniform(0.0, HURRY_S)
 
     def takes_comeback(self) -> bool:
         """Say once that a feed delivers here after the one before it was lost."""
@@ -158,23 +174,25 @@ class FeedSlot:
                     self._ask_replacement(ReplacementReason("silent", f"{key} went silent"))
 
     def _check_answers(self, now: float) -> None:
-        feed = self._feeds[-1] if self._feeds else None
-        waiting = []
-        if feed is not None and (feed.has_answered or not feed.has_delivered):
-            waiting = [
-                key
-                for key, supervised in self._supervised.items()
-                # Nearly all are live; what asks for the hours comes last.
-                if not (
-                    any(other.is_live(key) or other.retries(key) for other in self._feeds)
-                    or supervised.is_planned(now)
-                    or supervised.is_closed_for(0.0)
-                )
-            ]
-        least_s, most_s = UNANSWERED_S
+        if not self._feeds:
+            self._unanswered.clear()
+            return
+        feed = self._feeds[-1]
+        waiting = [
+            key
+            for key, supervised in self._supervised.items()
+            # Nearly all are live; what asks for the hours comes last.
+            if not (
+                any(other.is_live(key) for other in self._feeds)
+                or now < self._retried_at.get(key, 0.0)
+                or supervised.is_planned(now)
+                or supervised.is_closed_for(0.0)
+            )
+        ]
+        least_s, most_s = UNANSWERED_S if feed.has_answered or not feed.has_delivered else UNREPORTED_S
         self._unanswered = {key: self._unanswered.get(key, (now + least_s, least_s)) for key in waiting}
         for key, (at, pause_s) in self._unanswered.items():
-            if feed is not None and now >= at:
+            if now >= at:
                 pause_s = min(2 * pause_s, most_s)
                 self._unanswered[key] = now + pause_s, pause_s
                 self._supervised[key].note("requested again, because the provider did not answer")
@@ -213,6 +231,7 @@ class FeedSlot:
             self._plan_opening(self._clock.monotonic() + wait_s)
             await asyncio.sleep(wait_s)
         self._plan_opening(0.0)
+        self._retried_at.clear()
         feed = self._new_feed(
             self._supervised,
             lambda reason: self._ask_replacement(ReplacementReason("announced", reason)),
@@ -331,6 +350,8 @@ class FeedSlot:
     def _lose_stream(self, key: StreamKey, reason: str, wait_s: float) -> None:
         """Tell one stream that its feed lost it alone, unless another feed delivers it."""
         supervised = self._supervised.get(key)
+        if supervised is not None:
+            self._retried_at[key] = self._clock.monotonic() + min(wait_s, MOST_RETRY_S)
         if supervised is not None and not any(other.is_live(key) for other in self._feeds):
             self._backfill.cancel(supervised)
             supervised.lose(reason, wait_s)
@@ -356,6 +377,9 @@ class FeedSlot:
         if feed.has_delivered and not isinstance(error, Flooded):
             self._backoff.reset()
         wait_s = error.retry_after if isinstance(error, RateLimited) else self._backoff.next_s()
+        if self._is_back and not (isinstance(error, RateLimited) or feed.has_delivered):
+            wait_s = min(wait_s, self._hurry_s())
+        self._is_back = False
         if not self._is_current(feed):
             wait_s = 0.0
         self._remove_feed(feed, wait_s)

@@ -82,7 +82,7 @@ class RestAnswer(NamedTuple):
             return AuthenticationFailed(text, detail=detail)
         if self.status in _TOO_MANY:
             wait = retry_after_s(self.headers.get("Retry-After"), time.time() if now is None else now)
-            return RateLimited(text, RETRY_AFTER_S if wait is None else wait, detail=detail)
+            return RateLimited(text, RETRY_AFTER_S if wait is None else wait, detail=detail, by_provider=True)
         if self.status in _REFUSED_HERE or self.status >= 500:
             return ProviderUnavailable(text, detail=detail)
         return BadAnswer(text, detail=detail)

@@ -182,10 +182,12 @@ async def test_streams_are_back_soon_after_the_exchange_answers_again(sandbox: S
         await relay.get("/api/v3/ticker/price?symbol=BTCUSDT")
     sandbox.binance.faults.clear()
     await asyncio.sleep(PAUSES_S[-1])
-    assert sandbox.binance.connections == 0
+    planned_at = slot._loss.opens_at
+    assert (sandbox.binance.connections, planned_at > asyncio.get_running_loop().time() + 2 * HURRY_S) == (0, True)
     assert (await relay.get("/api/v3/ticker/price?symbol=BTCUSDT")).status == 200
-    await asyncio.sleep(HURRY_S + 0.2)
-    assert sandbox.binance.connections == 1
+    # What is sent may arrive late on a busy machine, and time goes on until it does.
+    await eventually(lambda: sandbox.binance.connections == 1)
+    assert asyncio.get_running_loop().time() < planned_at
 
 
 async def test_one_client_cannot_use_up_the_budget_and_live_streams_come_first(

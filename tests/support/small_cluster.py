@@ -14,6 +14,7 @@ from relay import (
     PriceUpdate,
     ProviderInfo,
     ProviderUnavailable,
+    RateLimited,
     Secret,
     Setting,
     StreamKey,
@@ -67,6 +68,7 @@ class VenuePlugin:
         self.reaches_nothing = False
         self.parts: list[int] = []
         self.lies = False
+        self.banned_s: float | None = None
         self._venue = venue
         self._now = now
         free = Setting("pace", "int", 1, may_differ=True)
@@ -113,6 +115,8 @@ class VenuePlugin:
     async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
         self._venue.calls.append((start, end))
         self._reach()
+        if self.banned_s is not None:
+            raise RateLimited("HTTP 418", self.banned_s, by_provider=True)
         await asyncio.sleep(0.03)
         at = int(self._now() * 10 + 1e-6)
         now, part = divmod(at, 10)

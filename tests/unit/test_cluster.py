@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from relay.cluster.shards import Shard
-from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat, heartbeat_body, news_body, read_heartbeat
+from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat, heartbeat_body, news_body, read_heartbeat, wait_body
 from relay.cluster.wire.history_messages import HistoryCall, history_body, read_candles
-from relay.core.errors import BadAnswer
+from relay.core.errors import BadAnswer, RateLimited
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from tests.support.fake_bus import BusFaults, FakeBus
 from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, price, small_cluster
@@ -233,6 +233,49 @@ async def test_the_next_owner_knows_what_was_spent(tmp_path: Path) -> None:
         following = cluster.owner()
         assert following.plugin.memory is not None
         assert following.plugin.memory.value == {"spent": 7}
+
+
+@pytest.mark.parametrize("is_budgeted", [True, False])
+async def test_nobody_asks_a_provider_that_asked_one_relay_to_wait(tmp_path: Path, is_budgeted: bool) -> None:
+    async with small_cluster(tmp_path, is_budgeted=is_budgeted) as cluster:
+        owner = cluster.owner()
+        owner.plugin.banned_s = 120.0
+        with pytest.raises(RateLimited, match="HTTP 418"):
+            await owner.provider.given(A, None, int(cluster.now()), 10)
+        # One that comes later is told, too.
+        late = await cluster.add("late")
+        await cluster.settle()
+        waits = [relay.provider.requests_wait() for relay in cluster.relays]
+        assert [wait is not None and 100 < wait.left_s < 120 for wait in waits] == [True] * 4
+        assert "another relay" in str(late.provider.requests_wait())
+        await owner.crash()
+        await cluster.settle()
+        asked = len(cluster.venue.calls)
+        with pytest.raises(RateLimited, match="Venue asked another relay to wait"):
+            await cluster.owner().provider.given(A, None, int(cluster.now()), 10)
+        assert len(cluster.venue.calls) == asked
+        await asyncio.sleep(120)
+        assert await cluster.owner().provider.given(A, None, int(cluster.now()), 10)
+
+
+async def test_waits_that_are_claimed_on_the_bus_silence_nobody_for_long(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "ab") as cluster:
+        one, shard = cluster.relays[0], cluster.relays[0].cluster.shares["venue"].shards.first.shard
+        for body in (
+            wait_body("stranger", shard, 60.0),
+            wait_body("b", shard._replace(terms="others"), 60.0),
+            orjson.dumps(["b", str(shard), "long"]),
+            orjson.dumps(["b", str(shard), -60]),
+        ):
+            cluster.broker.publish("mr.test.wait", body)
+        await asyncio.sleep(0.1)
+        assert one.provider.requests_wait() is None
+        silent = 0
+        for _ in range(360):
+            cluster.broker.publish("mr.test.wait", wait_body("b", shard, 1e9))
+            await asyncio.sleep(10)
+            silent += one.provider.requests_wait() is not None
+        assert 25 <= silent <= 65
 
 
 async def test_relays_that_are_alone_spend_their_part_of_a_budget_and_then_all_of_it(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey
+from relay import AuthenticationFailed, ProviderUnavailable, RateLimited, StreamKey, Watchlist
 from relay.core.errors import Flooded
-from relay.supervision.feed_slot import HURRY_S
+from relay.supervision.feed_slot import HURRY_S, FeedSlot
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FeedTiming
 from tests.support.conditions import eventually
@@ -290,6 +290,26 @@ async def test_a_provider_that_is_back_ends_the_pause_before_a_feed_once(tmp_pat
         assert not await opened_within(plugin, 10.0, 6)
 
 
+async def test_a_provider_that_is_back_while_a_feed_is_being_opened_ends_the_pause_after_that(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A))
+        for number in range(1, 6):
+            await eventually(partial(has_feeds, plugin, number))
+            if number == 5:
+                slot.hurry()
+            plugin.feeds[-1].end(ProviderUnavailable("HTTP 503"))
+            await eventually(lambda: plugin.feeds[-1].has_ended)
+        assert await opened_within(plugin, HURRY_S, 5)
+        # Once: what fails after that fails for another reason.
+        plugin.feeds[-1].end(ProviderUnavailable("HTTP 503"))
+        assert not await opened_within(plugin, 10.0, 6)
+        slot.hurry()
+        await eventually(partial(has_feeds, plugin, 7))
+        plugin.feeds[-1].end(RateLimited("HTTP 429", 600.0))
+        assert not await opened_within(plugin, 10.0, 7)
+
+
 async def test_a_pause_that_the_provider_asks_for_is_not_ended_by_others(tmp_path: Path) -> None:
     plugin = Scripted()
     async with rig_of(plugin, tmp_path) as rig:
@@ -350,6 +370,64 @@ async def test_a_stream_that_is_never_answered_is_asked_for_again_in_growing_dis
             if second == 31:
                 watchlist.accept([late])
         assert asked == [("B", 30), ("C", 30), ("B", 90)]
+
+
+async def test_a_stream_that_its_feed_does_not_try_again_as_it_said_is_asked_for_again(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A), rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        watchlist = plugin.feeds[0].watchlist
+        watchlist.accept([A, B])
+        watchlist.lose(B, ProviderUnavailable("its call failed"), 5.0)
+        assert asked_again(slot, rig.hands.now, watchlist, range(100)) == [35, 95]
+
+
+async def test_a_stream_that_its_feed_tries_again_and_again_is_left_to_it(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        slot = rig.slot(rig.carry(A), rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        watchlist, began = plugin.feeds[0].watchlist, rig.hands.now
+        watchlist.accept([A, B])
+        for second in range(0, 300, 20):
+            rig.hands.now = began + second
+            watchlist.lose(B, ProviderUnavailable("its call failed"), 5.0)
+            assert asked_again(slot, began, watchlist, range(second, second + 20)) == []
+        # However late the next attempt is said to be.
+        watchlist.lose(B, ProviderUnavailable("its call failed"), 900.0)
+        assert asked_again(slot, began, watchlist, range(300, 1180)) == []
+        watchlist.lose(B, ProviderUnavailable("its call failed"), 1e9)
+        assert asked_again(slot, began, watchlist, range(1180, 3950)) == [280 + 3600 + 30]
+
+
+def asked_again(slot: FeedSlot, began: float, watchlist: Watchlist, seconds: range) -> list[int]:
+    """Return when B was asked for again while it was looked at each second."""
+    wish, asked = watchlist.wanted_since(B), []
+    for second in seconds:
+        slot.check_silence(began + second)
+        if watchlist.wanted_since(B) != wish:
+            wish = watchlist.wanted_since(B)
+            asked.append(second)
+    return asked
+
+
+async def test_a_feed_that_reports_no_answers_is_asked_again_late_for_a_stream_that_it_never_delivered(
+    tmp_path: Path,
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervised = rig.carry(A)
+        slot = rig.slot(supervised, rig.carry(B))
+        await eventually(lambda: plugin.feeds)
+        plugin.feeds[0].say(update(A))
+        await eventually(lambda: supervised.received)
+        watchlist, wish = plugin.feeds[0].watchlist, plugin.feeds[0].watchlist.wanted_since(B)
+        for second in range(300):
+            slot.check_silence(rig.hands.now + second)
+        assert watchlist.wanted_since(B) == wish
+        slot.check_silence(rig.hands.now + 300)
+        assert watchlist.wanted_since(B) > wish
 
 
 async def test_a_feed_that_reports_no_answers_is_not_asked_again_for_a_quiet_stream(tmp_path: Path) -> None:

@@ -341,12 +341,32 @@ def test_a_variable_that_two_settings_read_is_a_complaint_when_it_is_set(host_of
         (KRAKEN + "dept = 3", "unknown key 'dept' in [providers.kraken]; known keys are"),
         (KRAKEN + "dept = 3", "did you mean depth?"),
         ("[provider.kraken]\nuses = 'exchanges'", "did you mean providers?"),
+        (
+            "[providers.kraken]\nexchange = 'kraken'",
+            "[providers.kraken] lacks uses, and there is no provider 'kraken': "
+            'add uses = "exchanges", which has these settings; providers are exchanges',
+        ),
+        (
+            "[providers.kraken]\nexchange = 'kraken'\ndept = 3",
+            'add uses = "…" with the provider that it is an instance of; providers are exchanges',
+        ),
+        (
+            "[providers.exchangs]\ndepth = 3",
+            "is an instance of; providers are exchanges; did you mean exchanges?",
+        ),
     ],
 )
 def test_a_table_of_an_instance_that_makes_no_sense_is_a_complaint(
     host_of: Host, tmp_path: Path, content: str, words: str
 ) -> None:
     assert words.replace("{file}", str(tmp_path / "relay.toml")) in complaint(host_of, content)
+
+
+def test_a_table_without_uses_is_told_which_provider_has_its_keys_also_one_that_runs_only_as_an_instance(
+    host_of: Host,
+) -> None:
+    said = complaint(host_of, "[providers.kraken]\nexchange = 'kraken'", builtin=BUILTIN, plugins=())
+    assert "there is no provider 'kraken': add uses = \"ccxt\", which has these settings; providers are" in said
 
 
 def test_an_instance_of_a_refused_provider_is_refused_too(host_of: Host) -> None:

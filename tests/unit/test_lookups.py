@@ -12,7 +12,7 @@ import pytest
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ProviderUnavailable, RateLimited, RequestError, UnknownSymbol
 from relay.core.model import Instrument, PriceUpdate, ProviderInfo
-from relay.instruments.directory import Directory
+from relay.instruments.directory import MOST_SETTLING, Directory
 from relay.instruments.lookups import LOOKUP_LIMITS, Lookups
 from relay.plugins.hookspecs import API_VERSION, hookimpl
 from relay.plugins.loader import PluginHost
@@ -80,8 +80,8 @@ async def start(store: Store) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession())
 
-        async def begin(*plugins: object) -> Directory:
-            directory = Directory(providers_of(session, *plugins), store.documents)
+        async def begin(*plugins: object, most_settling: int = MOST_SETTLING) -> Directory:
+            directory = Directory(providers_of(session, *plugins), store.documents, most_settling=most_settling)
             await directory.start()
             stack.push_async_callback(directory.close)
             return directory
@@ -375,11 +375,27 @@ async def test_several_symbols_are_asked_for_beside_each_other(start: Start) -> 
     shop = Shop("A", "B", "C")
     directory = await start(shop)
     began = asyncio.get_running_loop().time()
-    for symbol in "ABC":
-        directory.begin(None, symbol)
-    for symbol in "ABC":
-        await subscribe(directory, None, symbol)
+    await asyncio.gather(*[directory.settling(None, symbol) for symbol in "ABC"])
     assert asyncio.get_running_loop().time() - began == pytest.approx(shop.takes_s, abs=0.1)
+    assert await subscribe(directory, None, "C") == ("shop", "C@1m", "C")
+
+
+async def test_all_who_wait_for_a_symbol_share_what_is_done_for_it(start: Start) -> None:
+    directory = await start(Shop("A", "B"))
+    first = directory.settling(None, "A")
+    assert directory.settling(None, "A") is first
+    assert directory.settling("shop", "A") is not first
+    await first
+    assert directory.settling(None, "A") is not first
+
+
+async def test_so_many_symbols_at_most_are_waited_for_at_a_time(start: Start) -> None:
+    directory = await start(Shop("A", "B", "C"), most_settling=2)
+    asked = [directory.settling(None, symbol) for symbol in "AB"]
+    with pytest.raises(RequestError, match="asked for 2 other symbols"):
+        directory.settling(None, "C")
+    await asyncio.gather(*asked)
+    await directory.settling(None, "C")
 
 
 async def test_list_of_the_same_provider_comes_first(start: Start) -> None:

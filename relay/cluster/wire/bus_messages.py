@@ -226,6 +226,20 @@ def read_ask(body: bytes) -> tuple[str, Shard] | None:
         return None
 
 
+def wait_body(id_: str, shard: Shard, seconds: float) -> bytes:
+    """Write for how long a provider asked a relay to wait; the shard says of which provider, with which settings."""
+    return orjson.dumps([id_, str(shard), round(seconds, 1)])
+
+
+def read_wait(body: bytes) -> tuple[str, Shard, float] | None:
+    """Read who was asked to wait, of what, and for how long."""
+    try:
+        id_, shard, seconds = loaded(body)
+        return read_text(id_), read_shard(shard), read_seconds(seconds)
+    except (Malformed, ValueError, TypeError):
+        return None
+
+
 def memory_body(id_: str, provider: str, value: Any) -> bytes:
     """Write what a provider saved."""
     return orjson.dumps([id_, provider, value])

@@ -1,4 +1,4 @@
-"""One client's session: answers its requests in order, and ends when either side wants; others read what it sends."""
+"""One client's session: answers its requests, and ends when either side wants; others read what it sends."""
 
 import asyncio
 import contextlib
@@ -24,6 +24,7 @@ from relay.web.ws.context import ConnectionContext
 from relay.web.ws.ending import EndingConnection
 from relay.web.ws.messages import MessageKind, Received
 from relay.web.ws.subscriptions import ClientSubscriptions
+from relay.web.ws.waiting_names import WaitingName, WaitingNames
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Connection(EndingConnection):
         "_pinged_at",
         "_requests",
         "_subscribing",
+        "_waiting",
         "caller",
         "opened_at",
         "subscriber",
@@ -93,6 +95,7 @@ class Connection(EndingConnection):
         self.subscriber.on_renewed = self._on_renewed
         self._subscribing = ClientSubscriptions(context, self.subscriber, caller, self.usual_streams)
         self._requests = TokenBucket(*requests_limit(context.access.config.max_requests_per_second))
+        self._waiting: WaitingNames | None = None
         self._invalid: TokenBucket | None = None
         self._over_limit: TokenBucket | None = None
         now = time.monotonic()
@@ -195,44 +198,62 @@ class Connection(EndingConnection):
         return None
 
     async def _answer_others(self, request: client_requests.Request, names: Sequence[tuple[str, str]]) -> None:
-        """Do those streams of a request that have to wait: for their turn, or for a provider's list."""
+        """Do those streams of a request that have to wait for their turn, or for room to wait."""
         try:
-            if request.action == "subscribe":
-                self._begin_lookups(names)
             for name in names:
                 await self._context.work_budget.take()
-                if not self._answer_one(request, name):
-                    pin, symbol, _ = client_requests.parse_target(name)
-                    await self._context.directory.settled(pin, symbol)
-                    self._answer_one(request, name, is_settled=True)
+                while not self._answer_one(request, name):
+                    assert self._waiting is not None
+                    await self._waiting.room()
         except Exception:  # noqa: BLE001  as in `answer`
             self._on_failure(request.id)
 
-    def _begin_lookups(self, names: Sequence[tuple[str, str]]) -> None:
-        """Have providers asked now for all symbols that they will be asked for, rather than one after the other."""
-        for name in names:
-            with contextlib.suppress(RequestError):
-                pin, symbol, _ = client_requests.parse_target(name)
-                self._context.directory.begin(pin, symbol)
+    def _answer_one(self, request: client_requests.Request, name: tuple[str, str]) -> bool:
+        """Do one stream of a request, or have it wait for what providers list; its error harms no other.
 
-    def _answer_one(self, request: client_requests.Request, name: tuple[str, str], *, is_settled: bool = False) -> bool:
-        """Do one stream of a request; its error harms no other. Return False where a list has to be waited for."""
+        Return False where there is no room for it to wait.
+        """
         try:
             pin, symbol, interval = client_requests.parse_target(name)
-            if request.action == "unsubscribe":
-                self._subscribing.unsubscribe(request.id, pin, symbol, interval)
-                return True
             directory = self._context.directory
-            if not (is_settled or directory.is_settled(pin, symbol)):
-                return False
-            target = directory.resolve(pin, symbol, interval)
-            joining = self._subscribing.subscribe(target, self._wish(target, request))
+            is_settled = request.action == "unsubscribe" or directory.is_settled(pin, symbol)
+            if self._waiting is not None or not is_settled:
+                one = WaitingName(directory, request, name, (pin, symbol, interval))
+                if self._waiting is None:
+                    self._waiting = WaitingNames(self, self._context.work_budget)
+                if not is_settled or self._waiting.is_behind(one):
+                    return self._waiting.add(one)
+            self._do_one(request, pin, symbol, interval)
         except RequestError as error:
             self._refuse(error, request.id)
-            return True
+        return True
+
+    def answer_due(self, waiting: WaitingName) -> None:
+        """Do one stream of a request that had to wait."""
+        try:
+            if self._is_ended:
+                return
+            if waiting.fault is not None:
+                raise waiting.fault
+            self._do_one(waiting.request, *client_requests.parse_target(waiting.name))
+        except RequestError as error:
+            self._refuse(error, waiting.request.id)
+        except Exception:  # noqa: BLE001  as in `answer`
+            self._on_failure(waiting.request.id)
+
+    def none_waits(self) -> None:
+        """Do without what few clients need."""
+        self._waiting = None
+
+    def _do_one(self, request: client_requests.Request, pin: str | None, symbol: str, interval: str) -> None:
+        """Do what a request wants of one stream. Raises `RequestError`."""
+        if request.action == "unsubscribe":
+            self._subscribing.unsubscribe(request.id, pin, symbol, interval)
+            return
+        target = self._context.directory.resolve(pin, symbol, interval)
+        joining = self._subscribing.subscribe(target, self._wish(target, request))
         if joining is not None:
             self.spawn(self._run(joining))
-        return True
 
     def _wish(self, target: Target, request: client_requests.Request) -> client_requests.Request:
         """Return what a request wants of one of its streams."""
@@ -322,6 +343,8 @@ class Connection(EndingConnection):
 
     def lose(self) -> None:
         """Let go of everything: the client is gone. Harmless when it was lost already."""
+        if self._waiting is not None:
+            self._waiting.close()
         self._subscribing.close()
         super().lose()
 

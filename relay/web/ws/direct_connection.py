@@ -10,7 +10,7 @@ from relay.web.access.access import Caller, frames_limit
 from relay.web.ws.connection import Connection, Connections, Rest
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.frame_reader import FrameReader, MessageProtocol
-from relay.web.ws.messages import Received
+from relay.web.ws.messages import MessageKind, Received
 from relay.web.ws.socket import Socket
 
 MOST_WAITING = 64
@@ -21,7 +21,7 @@ WAITING_BYTES = 256 * 1024
 class DirectConnection(Connection, MessageProtocol):
     """Takes a connection over from aiohttp. A client has a task only while something waits for its turn."""
 
-    __slots__ = ("_frames", "_inbox", "_may_compress", "_reader")
+    __slots__ = ("_frames", "_inbox", "_is_resting", "_may_compress", "_reader")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class DirectConnection(Connection, MessageProtocol):
         self._frames: TokenBucket | None = None
         self._reader: FrameReader | None = None
         self._inbox: deque[Received] | None = None
+        self._is_resting = False
 
     def set_limits(self) -> None:
         """Go by the limits that are in force now."""
@@ -85,14 +86,22 @@ class DirectConnection(Connection, MessageProtocol):
         for one in received:
             if not self.hear(one):
                 continue
-            if self._inbox is not None:
+            if self._inbox is not None and not self._goes_first(one):
                 self._inbox.append(one)
+            elif self._inbox is not None:
+                self.answer(one)
             elif not self._context.work_budget.take_now():
                 self._begin_inbox(None, one)
             elif (rest := self.answer(one)) is not None:
                 self._begin_inbox(rest)
         if self._inbox is not None and self._reader is not None and _is_full(self._inbox):
             self._reader.hold()
+
+    def _goes_first(self, received: Received) -> bool:
+        """Whether this is answered before what waits: a ping, and the end while a request may wait for long."""
+        if received.kind is MessageKind.PING:
+            return True
+        return self._is_resting and received.kind in (MessageKind.CLOSE, MessageKind.FAULT)
 
     def drop_reader(self) -> bool:
         """Do without a reader until more comes; return False if there is something in it."""
@@ -115,15 +124,20 @@ class DirectConnection(Connection, MessageProtocol):
     async def _work_off(self, rest: Rest | None, inbox: deque[Received]) -> None:
         """Do the rest of a request and answer all that waits, in order, and end."""
         if rest is not None:
-            await rest()
+            await self._do(rest)
         while inbox:
             await self._context.work_budget.take()
             rest = self.answer(inbox.popleft())
             if rest is not None:
-                await rest()
+                await self._do(rest)
             if not inbox and self._reader is not None and self._reader.is_held:
                 self._reader.release()
         self._inbox = None
+
+    async def _do(self, rest: Rest) -> None:
+        self._is_resting = True
+        await rest()
+        self._is_resting = False
 
     def forget(self, most: int) -> None:
         """Read and forget at most so many bytes, and hand on nothing more."""

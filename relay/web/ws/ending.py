@@ -60,12 +60,14 @@ class EndingConnection(ABC):
 
     # -- tasks -------------------------------------------------------------------------------------
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have a task work for this connection; it is cancelled when that is lost."""
         task = asyncio.create_task(work)
         if self._tasks is None:
             self._tasks = {}
         self._tasks[task] = None
         task.add_done_callback(self._on_done)
+        return task
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         assert self._tasks is not None

@@ -1,6 +1,9 @@
 """What an instrument costs now, and what changed since the day before: from the candles of its days."""
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from relay.core.errors import Code, ProviderUnavailable, RequestError
@@ -39,8 +42,10 @@ class DayQuotes:
         self._polled = polled
         self._counts = counts
 
-    async def of(self, name: str, caller: Caller, *, is_polled: bool) -> DayQuote:
-        """Return the quote of a symbol, for who polls it or follows it anyway.
+    async def of(
+        self, name: str, caller: Caller, *, is_polled: bool, gates: Mapping[str, asyncio.Semaphore] | None = None
+    ) -> DayQuote:
+        """Return the quote of a symbol, for who polls it or follows it anyway; `gates` are to be passed by provider.
 
         Raises `RequestError`, `ProviderError`, `StoreError`.
         """
@@ -57,7 +62,8 @@ class DayQuotes:
             return live_of(parts.hub.streams.get((provider.name, key)))
 
         request = HistoryRequest(provider, key, None, None, 2, live, client=caller.client, on_call=self._count_call)
-        candles = decode((await parts.history.text(request)).chunk)
+        async with nullcontext() if gates is None else gates[provider.name]:
+            candles = decode((await parts.history.text(request)).chunk)
         parts.access.spend_rows(caller, len(candles))
         if not candles:
             raise ProviderUnavailable(f"{provider.info.title} has no candles of {target.name} yet")
@@ -65,15 +71,14 @@ class DayQuotes:
         return DayQuote(parts.directory.meant(pin, symbol), target, candles[-1], previous)
 
     async def of_all(self, names: list[str], caller: Caller) -> list[DayQuote | Exception]:
-        """Return the quotes of several symbols, or why there are none; some at once."""
-        gate = asyncio.Semaphore(_AT_ONCE)
+        """Return the quotes of several symbols, or why there are none; of each provider some at once."""
+        gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
 
         async def one(name: str) -> DayQuote | Exception:
-            async with gate:
-                try:
-                    return await self.of(name, caller, is_polled=True)
-                except Exception as error:  # noqa: BLE001  a fault of one symbol harms no other
-                    return error
+            try:
+                return await self.of(name, caller, is_polled=True, gates=gates)
+            except Exception as error:  # noqa: BLE001  a fault of one symbol harms no other
+                return error
 
         return await asyncio.gather(*map(one, names))
 

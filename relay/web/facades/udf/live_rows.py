@@ -3,8 +3,8 @@
 https://docs.openbb.co/workspace/developers/widget-types/live-grid has the messages.
 """
 
+import asyncio
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -73,14 +73,18 @@ LIVE_ROWS = web.RequestKey("live_rows", LiveRows)
 
 
 class RowConnection(Connection):
-    """One client, whatever reads its frames. `_followed` has its streams by the names that it asked for."""
+    """One client, whatever reads its frames. `_followed` has its streams by the names that it asked for.
+
+    `_coming` has the names whose first row is still made: none waits for another.
+    """
 
     _rows: LiveRows
     _followed: dict[str, Stream]
+    _coming: dict[str, asyncio.Task[None]]
 
     def begin(self, request: web.Request) -> Rest | None:
         """Wait for the first message."""
-        self._rows, self._followed = request[LIVE_ROWS], {}
+        self._rows, self._followed, self._coming = request[LIVE_ROWS], {}, {}
         return None
 
     def _on_text(self, text: str) -> Rest | None:
@@ -94,26 +98,32 @@ class RowConnection(Connection):
             return None
         self._all_of_them.requests["subscribe"] += 1
         self._requests.spend(len(names) // STREAMS_PER_REQUEST)
-        return partial(self._follow, names)
+        self._follow(names)
+        return None
 
-    async def _follow(self, names: list[str]) -> None:
-        """Follow these symbols and no others; one that cannot be followed harms none."""
-        left = [self._followed.pop(name) for name in {*self._followed}.difference(names)]
-        self._leave(left)
+    def _follow(self, names: list[str]) -> None:
+        """Follow these symbols and no others."""
+        for name in {*self._coming}.difference(names):
+            self._coming.pop(name).cancel()
+        self._leave([self._followed.pop(name) for name in {*self._followed}.difference(names)])
         for name in names:
-            if name in self._followed:
-                continue
-            try:
-                await self._context.work_budget.take()
-                quote = await self._rows.quotes.of(name, self.caller, is_polled=False)
-                if self._is_ended:
-                    return
-                options = SubscribeOptions(throttle_ms=THROTTLE_MS, form=self._rows.form_of(quote))
-                self._followed[name] = self._subscribing.follow(quote.target, options)
-                row = grid_row(quote.target.name, quote.day, quote.previous)
-            except Exception as error:  # noqa: BLE001  a fault ends one row, never the connection
-                row = empty_row(name, reason_of(error))
-            self._send(row_frame(row))
+            if name not in self._followed and name not in self._coming:
+                self._coming[name] = self.spawn(self._follow_one(name))
+
+    async def _follow_one(self, name: str) -> None:
+        """Follow a symbol and send its first row; one that cannot be followed harms no other."""
+        try:
+            await self._context.work_budget.take()
+            quote = await self._rows.quotes.of(name, self.caller, is_polled=False)
+            if self._is_ended:
+                return
+            options = SubscribeOptions(throttle_ms=THROTTLE_MS, form=self._rows.form_of(quote))
+            self._followed[name] = self._subscribing.follow(quote.target, options)
+            row = grid_row(quote.target.name, quote.day, quote.previous)
+        except Exception as error:  # noqa: BLE001  a fault ends one row, never the connection
+            row = empty_row(name, reason_of(error))
+        del self._coming[name]
+        self._send(row_frame(row))
 
     def _leave(self, streams: Iterable[Stream]) -> None:
         for stream in {*streams}.difference(self._followed.values()):
