@@ -16,6 +16,7 @@ from relay.web.ws.waiting_names import MOST_WAITING
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.running_relay import PREFIX, Message, Running, WsClient
+from tests.support.transports import Transport
 
 MINUTE = 1_764_000_000
 CLOCK = Clock(lambda: MINUTE + 30.0)
@@ -98,9 +99,10 @@ async def test_later_requests_are_answered_while_an_earlier_one_waits(relay: Run
     assert asyncio.get_running_loop().time() - began >= LOOKUP_S
 
 
-@pytest.mark.parametrize("over", ["websocket", "sse"])
-async def test_later_streams_of_one_request_are_joined_while_an_earlier_one_waits(relay: Running, over: str) -> None:
-    client = await relay.reader(over)
+async def test_later_streams_of_one_request_are_joined_while_an_earlier_one_waits(
+    relay: Running, over: Transport
+) -> None:
+    client = await over.reader(relay)
     await client.ask("subscribe", streams=["mute:AAPL@1m", "ETHUSDT@1m", "NOBODYS@1m", "BTCUSDT@1m"])
     kinds = ("subscription", "error")
     told = [(await client.until(lambda m: m["type"] in kinds))["symbol"] for _ in range(4)]
