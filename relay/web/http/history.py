@@ -53,7 +53,7 @@ class HistoryRoute:
         self._directory = directory
         self._history = history
         self._access = access
-        self._pages = HistoryPages(hub, history, store)
+        self._pages = HistoryPages(hub, history)
         self._several = SeveralHistories(directory, self._pages, access)
         self._heads = ResponseHeads()
         self.bodies = bodies
