@@ -15,7 +15,7 @@ from relay.core.errors import ConfigError, StoreError
 from relay.core.model import Candle
 from relay.storage.chunks import as_named_lines, encode
 from relay.web.access.access import Caller
-from relay.web.contract.parameters import MOST_OF_SEVERAL, MOST_SYMBOLS, HistoryQuery
+from relay.web.contract.queries import MOST_OF_SEVERAL, MOST_SYMBOLS, HistoryQuery
 from relay.web.http.history_pages import HistoryPages
 from relay.web.http.several_histories import SeveralHistories
 from tests.conftest import StartRelay

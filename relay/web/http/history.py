@@ -15,7 +15,7 @@ from relay.storage.chunks import CSV_HEAD, EXTENDED_CSV_HEAD, as_csv, as_lines
 from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.web.access.access import BELOW_TOKEN, PATH_OF_HISTORY, Access, Caller
-from relay.web.contract.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
+from relay.web.contract.queries import HISTORY, MOST_AT_ONCE, HistoryQuery
 from relay.web.http.asked_history import AskedHistory, check_is_whole, closed_only
 from relay.web.http.cached_body import Body, KeptBodies, KeptBody, ResponseHeads
 from relay.web.http.history_pages import HistoryPages
@@ -68,7 +68,7 @@ class HistoryRoute:
         if made is not None:
             self._history.served["cache"] += 1
         else:
-            query = HISTORY.read(request)
+            query = HISTORY.read(request.query.items())
             if query.symbols is not None:
                 lines = self._several.lines(query, query.symbols, caller)
                 return await send_parts(request, CONTENT_TYPES["ndjson"], lines)

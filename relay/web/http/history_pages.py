@@ -8,7 +8,7 @@ from relay.history.service import HistoryService
 from relay.storage.chunks import Chunk
 from relay.storage.past_seen import PastSeen
 from relay.streams.hub import Hub
-from relay.web.contract.parameters import MOST_AT_ONCE
+from relay.web.contract.queries import MOST_AT_ONCE
 from relay.web.http.asked_history import AskedHistory, check_is_whole, closed_only
 
 
