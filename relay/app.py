@@ -399,7 +399,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     )
     bodies = KeptBodies(config.history_cache_mb * 2**19)
     lists = InstrumentLists(directory)
-    app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
+    app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, access, bodies)
     app[FACADES].begin(
         FacadeParts(
             access=access,

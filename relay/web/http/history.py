@@ -12,7 +12,6 @@ from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.protocol.fields import check_is_past
 from relay.storage.chunks import CSV_HEAD, EXTENDED_CSV_HEAD, as_csv, as_lines
-from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.web.access.access import BELOW_TOKEN, PATH_OF_HISTORY, Access, Caller
 from relay.web.contract.queries import HISTORY, MOST_AT_ONCE, HistoryQuery
@@ -47,7 +46,7 @@ class HistoryRoute:
     """Answers the history route; what is asked for twice is kept among the `bodies`, which others use as well."""
 
     def __init__(
-        self, hub: Hub, directory: Directory, history: HistoryService, store: Store, access: Access, bodies: KeptBodies
+        self, hub: Hub, directory: Directory, history: HistoryService, access: Access, bodies: KeptBodies
     ) -> None:
         self._hub = hub
         self._directory = directory
