@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from relay.config.cluster_needs import check_cluster
+from relay.config.given_settings import outward_proxies
 from relay.config.provider_settings import check_tables
-from relay.config.settings import Config, outward_proxies
+from relay.config.settings import Config
 from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import StoreError
 from relay.core.intake import Intake

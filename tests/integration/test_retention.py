@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from relay.app import STORE
+from relay.config.given_settings import load_config
 from relay.config.parsers import Period
-from relay.config.settings import load_config
 from relay.core.clock import Clock
 from relay.core.errors import ConfigError
 from relay.core.model import Candle, StreamKey
