@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from aiohttp import web
 
 from relay.config.cluster_needs import check_cluster
+from relay.config.given_settings import outward_proxies
 from relay.config.provider_settings import check_tables
-from relay.config.settings import Config, outward_proxies
+from relay.config.settings import Config
 from relay.core.clock import STEP_S, Clock, ProviderClock
 from relay.core.errors import StoreError
 from relay.core.intake import Intake
@@ -399,7 +400,7 @@ async def _clients(app: web.Application) -> AsyncIterator[None]:
     )
     bodies = KeptBodies(config.history_cache_mb * 2**19)
     lists = InstrumentLists(directory)
-    app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, app[STORE], access, bodies)
+    app[history_route.ROUTE] = history_route.HistoryRoute(hub, directory, history, access, bodies)
     app[FACADES].begin(
         FacadeParts(
             access=access,

@@ -13,9 +13,10 @@ from relay.commands.config_options import exit_on_relay_error, takes_settings
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import printable
 from relay.config.cluster_needs import check_cluster
+from relay.config.given_settings import is_loopback, load_config, masked, outward_proxies
 from relay.config.likely_mistakes import likely_mistakes
 from relay.config.provider_settings import given_setting, shown_value
-from relay.config.settings import SETTINGS, Config, is_loopback, load_config, masked, outward_proxies
+from relay.config.settings import SETTINGS, Config
 from relay.core.errors import ConfigError
 from relay.core.secret import Secret
 from relay.plugins.arrivals import lacking_setting

@@ -13,7 +13,8 @@ import click
 from relay.commands.config_options import CONFIG_HELP, exit_on_relay_error
 from relay.commands.formatting import printable
 from relay.config.environment import OF_CLIENTS, names_of_variable
-from relay.config.settings import SETTINGS, Config, load_config
+from relay.config.given_settings import load_config
+from relay.config.settings import SETTINGS, Config
 
 TIMEOUT_S = 4.0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}

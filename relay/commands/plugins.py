@@ -24,7 +24,8 @@ from relay.commands.plugins_report import (
     setting_rows,
 )
 from relay.commands.run_client import shows_table
-from relay.config.settings import Config, load_config
+from relay.config.given_settings import load_config
+from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.core.near_names import did_you_mean
 from relay.plugins.loader import PluginHost

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from relay.config.environment import names_of_variable
+from relay.config.given_settings import masked
 from relay.config.provider_settings import (
     given_setting,
     setting_default,
     setting_values,
     setting_variables,
 )
-from relay.config.settings import Config, masked
+from relay.config.settings import Config
 from relay.core.model import Setting
 from relay.core.version import VERSION
 from relay.plugins.arrivals import Loaded, SwitchedOff, lacking_setting

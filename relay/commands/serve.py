@@ -15,8 +15,9 @@ from relay.commands.distribution import Distribution
 from relay.commands.replay_run import opened_replay
 from relay.commands.time_option import moment_option
 from relay.config.environment import names_of_variable
+from relay.config.given_settings import load_config
 from relay.config.provider_settings import USES, heading_of, instances
-from relay.config.settings import SETTINGS, Config, load_config
+from relay.config.settings import SETTINGS, Config
 from relay.core.outward_proxies import ALL_VARIABLES
 from relay.plugins.loader import PluginHost
 from relay.server.event_loop import run, without_stragglers

@@ -14,7 +14,8 @@ import orjson
 from relay.app import load_plugins
 from relay.commands.distribution import Distribution
 from relay.commands.formatting import moment, printable
-from relay.config.settings import Config, load_config, outward_proxies
+from relay.config.given_settings import load_config, outward_proxies
+from relay.config.settings import Config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ConfigError, StoreError
 from relay.core.saved_value import Memory

@@ -6,7 +6,8 @@ from typing import Any
 
 from relay.config import parsers
 from relay.config.environment import given_variable, is_of_a_service, names_of_variable
-from relay.config.settings import CLUSTER, INSTANCES, SETTINGS, Config, RelaySetting, masked, parsed, quoted
+from relay.config.given_settings import masked, parsed, quoted
+from relay.config.settings import CLUSTER, INSTANCES, SETTINGS, Config, RelaySetting
 from relay.core.errors import ConfigError
 from relay.core.model import ProviderInfo, Setting
 from relay.core.near_names import did_you_mean

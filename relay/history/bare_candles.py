@@ -14,6 +14,7 @@ from relay.core.model import StreamKey
 from relay.core.spans import Span, merge_spans, span_at
 from relay.history.provider_calls import ProviderCall, ProviderCalls
 from relay.history.requests import HistoryRequest, PageRequest, ProviderAnswer
+from relay.storage.past_seen import PastSeen
 from relay.storage.store import Store
 
 AGAIN_S = 60.0
@@ -33,8 +34,8 @@ class BareCandles:
         self._store = store
         self._clock = clock
         self._again_s = again_s
-        # By stream: how often something of it had been deleted by then, and what was asked for.
-        self._asked: dict[tuple[str, StreamKey], tuple[int, list[Span]]] = {}
+        # By stream: what was stored by then, and what was asked for.
+        self._asked: dict[tuple[str, StreamKey], tuple[PastSeen, list[Span]]] = {}
         self._again_at: dict[tuple[str, StreamKey], float] = {}
 
     def wanted(self, asked: HistoryRequest, times: Sequence[int]) -> list[int]:
@@ -73,15 +74,15 @@ class BareCandles:
         return bool(done)
 
     def _done(self, stream: tuple[str, StreamKey]) -> list[Span]:
-        deletions, spans = self._asked.get(stream, (0, []))
+        seen, spans = self._asked.get(stream, (None, []))
         # Else the past or the file may be another one now.
-        return spans if deletions == self._store.deletions(*stream) else []
+        return spans if seen is not None and seen.has_all(*stream) else []
 
     def _note(self, stream: tuple[str, StreamKey], spans: Sequence[Span]) -> None:
         if spans:
             merged = merge_spans([*self._done(stream), *spans])
             self._asked.pop(stream, None)
-            self._asked[stream] = self._store.deletions(*stream), merged
+            self._asked[stream] = self._store.look(), merged
         for notes in (self._asked, self._again_at):
             while len(notes) > _MOST_STREAMS:
                 del notes[next(iter(notes))]

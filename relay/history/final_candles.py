@@ -17,6 +17,7 @@ from relay.core.spans import Span, gaps_between, span_at
 from relay.history.comparison import Comparison, compare
 from relay.history.doubts import Doubts
 from relay.history.requests import CandleSource, PageRequest
+from relay.storage.past_seen import PastSeen
 from relay.storage.store import Store
 from relay.telemetry.events import event
 
@@ -133,14 +134,15 @@ class FinalCandles:
         times: Sequence[int],
         now: float,
         asked_at: float,
-        age: int,
+        seen: PastSeen,
     ) -> News | None:
         """Take what an answer shows of what is over, which is the span `final` and what is known of before it.
 
         What was not known is stored, or in doubt. What was known before the question is put right, unless the stream
         told something newer meanwhile, and so is what was learnt of it while the answer was under way. What had to be
         widened puts nothing right, also not what somebody was given, and is looked at again. Returns what is new once
-        it is on its way into the store. Nothing is taken once the `age` of the symbol is another one.
+        it is on its way into the store. Nothing is taken once the symbol has another past than was `seen` when it was
+        asked for.
         """
         name, stream = source.name, (source.name, key)
         grace_s = source.info.close_grace_s
@@ -167,7 +169,7 @@ class FinalCandles:
                 found = [one for one in found if one.time not in stored]
                 refined = [one for one in refined if _is_refined(stored.get(one.time), known.rows[one.time], one)]
                 filled = [one for one in filled if stored.get(one.time) == one and is_bare(stored[one.time])]
-                if age != self._store.age(name, key.symbol):
+                if not seen.is_same(name, key.symbol):
                     return None
                 for candle in (*changed, *found):
                     self._store.put_closed(name, key, candle, None)
@@ -183,7 +185,7 @@ class FinalCandles:
             ]
         # What the live stream put there while the answer was under way is newer.
         spans = await self._store.spans(name, key, *final)
-        if age != self._store.age(name, key.symbol):
+        if not seen.is_same(name, key.symbol):
             return None
         writes: list[Span] = []
         good = [candle.time for candle in candles]
@@ -206,7 +208,7 @@ class FinalCandles:
                     changed.append(one)
                 elif has_other_extras(before, one):
                     refined.append(one)
-        adding = [self._store.add(name, key, _part(candles, good, span), span, of_age=age) for span in writes]
+        adding = [self._store.add(name, key, _part(candles, good, span), span, seen=seen) for span in writes]
         # When the disk fails the store keeps them in memory and says so itself.
         for result in await asyncio.gather(*adding, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, StoreError):

@@ -146,18 +146,14 @@ class Joining:
 
     async def _attempt(self) -> bool:
         """Fetch the past and send it; say whether it is over. Raises what the fetch does."""
-        age = self._age()
         fetched = await self._fetch_newest()
-        if age != self._age():
+        if not fetched.seen.is_same(self.stream.provider, self.stream.key.symbol):
             # A part of it may be from before the past changed.
             return False
         if self._is_waiting():
             # Nothing is awaited between: no update comes between the two either.
             self._send(self._splice(fetched), fetched)
         return True
-
-    def _age(self) -> int:
-        return self._client.history.age(self._provider, self.stream.key.symbol)
 
     # -- fetch -------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from relay.history.service import HistoryService
 from relay.history.snapshot import is_joined
 from relay.plugins.provider import Provider
 from relay.protocol.client_requests import PastWanted, SubscribeOptions
+from relay.storage.past_seen import PastSeen
 from relay.streams.subscriptions import Stream
 
 MOST_SINCE = 20_000
@@ -47,10 +48,12 @@ class CandleQuota(Protocol):
 class Fetched(NamedTuple):
     """What history gave, asked at `asked_at` of the provider's time: all from `reaches_from` on, if `past` is whole.
 
+    It is of one past while that is as it was `seen` before anything was asked for.
     `revised` are candles from before that are other ones than the client has, by open time; there may be others unless
     `revisions_known`. `gap_reason` is why something is missing, if it is.
     """
 
+    seen: PastSeen
     past: PastCandles = PastCandles((), True, True)
     asked_at: float = 0.0
     reaches_from: int = 0
@@ -94,14 +97,15 @@ class PastFetch:
 
         That says that the provider's budget is used up for a time that is worth waiting for.
         """
-        fetched = Fetched() if wanted.bars == 0 else await self._fetch_past(wanted)
+        seen = self._history.look()
+        fetched = Fetched(seen) if wanted.bars == 0 else await self._fetch_past(wanted, seen)
         if wanted.wants_revised:
             async with self._turn:
                 await self._until_read()
                 fetched = await self._fetch_revised(wanted, fetched)
         return fetched
 
-    async def _fetch_past(self, wanted: PastWanted) -> Fetched:
+    async def _fetch_past(self, wanted: PastWanted, seen: PastSeen) -> Fetched:
         """Ask until the answer reaches what the stream itself answers for, or is old enough to be believed."""
         series, info, quota = self._stream.series, self._provider.info, self._quota
         settled_at = self._provider.clock.now() + info.close_grace_s
@@ -111,7 +115,7 @@ class PastFetch:
             async with self._turn:
                 await self._until_read()
                 quota.check()
-                fetched = await self._ask(wanted, is_strict, more)
+                fetched = await self._ask(wanted, seen, is_strict, more)
             rows = _rows_for(fetched.past, wanted)
             quota.spend(max(0, rows - spent))
             spent = max(spent, rows)
@@ -145,7 +149,7 @@ class PastFetch:
         has_open = series.last is not None and not series.last_is_closed
         return wanted.bars + (self.options.closed_only and has_open) - rows
 
-    async def _ask(self, wanted: PastWanted, is_strict: bool, more: int) -> Fetched:
+    async def _ask(self, wanted: PastWanted, seen: PastSeen, is_strict: bool, more: int) -> Fetched:
         history, most, asked_at = self._history, MOST_SINCE, self._provider.clock.now()
         start: int | None = None
         is_live = self._live() is not None
@@ -158,7 +162,7 @@ class PastFetch:
             most = min(MOST_SINCE, self._rows_back(wanted.bars or 1, is_live) + more)
         # A stream that is not live learns from the answer, for others too.
         extended = not is_live or self.options.extended
-        newest = dataclasses.replace(self._request(most), is_spliced=True, extended=extended)
+        newest = dataclasses.replace(self._request(seen, most), is_spliced=True, extended=extended)
         gap_reason = NOT_GIVEN
         try:
             past = await history.candles(dataclasses.replace(newest, start=start, must_be_new=is_strict))
@@ -167,7 +171,7 @@ class PastFetch:
                 await history.candles(newest)
             elif past.is_whole:
                 is_all = start is None and len(past.candles) < most
-                return Fetched(past, asked_at, 0 if is_all else past.candles[0].time if start is None else start)
+                return Fetched(seen, past, asked_at, 0 if is_all else past.candles[0].time if start is None else start)
         except RateLimited as error:
             if not self._may_lack or self.waited_s + error.retry_after <= MOST_WAIT_S:
                 raise
@@ -178,12 +182,12 @@ class PastFetch:
         except StoreError:
             if not self._may_lack:
                 raise
-            return Fetched(PastCandles((), True, False), asked_at)
+            return Fetched(seen, PastCandles((), True, False), asked_at)
         try:
             # All that is known by now, also of what the provider gave before it failed.
-            return Fetched(await history.stored(newest), asked_at, gap_reason=gap_reason)
+            return Fetched(seen, await history.stored(newest), asked_at, gap_reason=gap_reason)
         except (ProviderError, StoreError):
-            return Fetched(PastCandles((), True, False), asked_at, gap_reason=gap_reason)
+            return Fetched(seen, PastCandles((), True, False), asked_at, gap_reason=gap_reason)
 
     async def _fetch_revised(self, wanted: PastWanted, fetched: Fetched) -> Fetched:
         """Fetch what the client has not, or not as it is now, of what opened up to `since`."""
@@ -196,13 +200,17 @@ class PastFetch:
                 # A number of another store says nothing of what was told: all that is known counts.
                 after = wanted.revision if wanted.store in (None, history.store_id) else 0
                 found = await history.revisions(self._provider, self._stream.key, after, extended=extended)
-                known = found.candles if not found.is_forgotten else await self._all_anew(since, found.candles)
+                known = (
+                    found.candles
+                    if not found.is_forgotten
+                    else await self._all_anew(since, found.candles, fetched.seen)
+                )
                 candles = [candle for candle in known if candle.time <= since]
                 revised = {candle.time: candle for candle in candles[-MOST_REVISED:]}
                 are_known = found.is_complete and len(candles) <= MOST_REVISED
             except StoreError:
                 are_known = False
-        asked = self._request(MOST_REVISED)
+        asked = self._request(fetched.seen, MOST_REVISED)
         for start, end in wanted.gaps:
             quota.check()
             try:
@@ -215,14 +223,14 @@ class PastFetch:
             revised |= {candle.time: candle for candle in closed}
         return fetched._replace(revised=revised, revisions_known=are_known)
 
-    async def _all_anew(self, since: int, revised: Sequence[Candle]) -> Sequence[Candle]:
+    async def _all_anew(self, since: int, revised: Sequence[Candle], seen: PastSeen) -> Sequence[Candle]:
         """Return what is revised, and the newest candles up to `since`: all of them may be other ones now.
 
         Only the former where nothing else can be had. Raises `StoreError`.
         """
         self._quota.check()
         try:
-            asked = dataclasses.replace(self._request(MOST_REVISED), end=since)
+            asked = dataclasses.replace(self._request(seen, MOST_REVISED), end=since)
             past = await self._history.candles(asked)
         except ProviderError:
             return revised
@@ -231,7 +239,7 @@ class PastFetch:
         found = {candle.time: candle for candle in (*closed, *revised)}
         return [found[time] for time in sorted(found)]
 
-    def _request(self, most: int) -> HistoryRequest:
+    def _request(self, seen: PastSeen, most: int) -> HistoryRequest:
         """Return the question for the newest `most` candles."""
         extended = self.options.extended
         return HistoryRequest(
@@ -244,6 +252,7 @@ class PastFetch:
             client=self._quota.client,
             extended=extended,
             needs_extras=extended,
+            seen=seen,
         )
 
     def _live(self) -> LiveEdge | None:

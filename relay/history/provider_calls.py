@@ -20,6 +20,7 @@ from relay.history.final_candles import FinalCandles, KnownCandles, News
 from relay.history.recent_answers import RecentAnswers
 from relay.history.requests import CandleSource, PageRequest, ProviderAnswer
 from relay.history.settling import Settling
+from relay.storage.past_seen import PastSeen
 from relay.storage.store import Store
 
 MOST_AGAIN = 8
@@ -33,12 +34,12 @@ OnDisagreement = Callable[[str, StreamKey, int], Awaitable[bool]]
 
 
 class ProviderCall(NamedTuple):
-    """A call that is under way; no other one may ask for a part of the same span while `age` is the symbol's."""
+    """A call that is under way; no other one may ask for a part of the same span while the past is as `seen`."""
 
     span: Span
     task: asyncio.Task[ProviderAnswer]
     turn: QueueTurn
-    age: int
+    seen: PastSeen
 
 
 class _Came(NamedTuple):
@@ -71,7 +72,7 @@ class ProviderCalls:
         self._on_answer = on_answer
         self._under_way: dict[tuple[str, StreamKey], list[ProviderCall]] = {}
         self._turns: dict[str, FairQueue] = {}
-        self.recent = RecentAnswers(store, clock)
+        self.recent = RecentAnswers(clock)
         self.settling = Settling(clock)
         self.finals = FinalCandles(store, self.doubts)
         self.compared, self.differed = self.finals.compared, self.finals.differed
@@ -81,11 +82,8 @@ class ProviderCalls:
 
     def under_way(self, source: CandleSource, key: StreamKey, span: Span) -> list[ProviderCall]:
         """Return the calls that ask for a part of a span; not those begun before the past was learnt to be another."""
-        calls = self._under_way.get((source.name, key))
-        if not calls:
-            return []
-        age = self._store.age(source.name, key.symbol)
-        return [call for call in calls if call.age == age and _overlap(call.span, span)]
+        calls = self._under_way.get((source.name, key), ())
+        return [one for one in calls if _overlap(one.span, span) and one.seen.is_same(source.name, key.symbol)]
 
     def turn(self, source: CandleSource, client: str | None) -> QueueTurn:
         """Return the place of a call to a provider among its others."""
@@ -100,9 +98,9 @@ class ProviderCalls:
             raise ProviderUnavailable("the relay is shutting down")
         stream = (source.name, key)
         turn = self.turn(source, client)
-        age = self._store.age(source.name, key.symbol)
-        task = asyncio.create_task(self._ask(source, key, piece, turn, age), name=f"history {source.name} {key}")
-        call = ProviderCall(piece.span, task, turn, age)
+        seen = self._store.look()
+        task = asyncio.create_task(self._ask(source, key, piece, turn, seen), name=f"history {source.name} {key}")
+        call = ProviderCall(piece.span, task, turn, seen)
 
         def end(task: asyncio.Task[ProviderAnswer]) -> None:
             self._under_way[stream].remove(call)
@@ -197,10 +195,10 @@ class ProviderCalls:
     # -- one call ------------------------------------------------------------------------------------
 
     async def _ask(
-        self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn, age: int
+        self, source: CandleSource, key: StreamKey, piece: PageRequest, turn: QueueTurn, seen: PastSeen
     ) -> ProviderAnswer:
         def is_valid() -> bool:
-            return age == self._store.age(source.name, key.symbol)
+            return seen.is_same(source.name, key.symbol)
 
         self.settling.check(source.name, key.symbol, key.interval, piece.span)
         known = await self.finals.known(source, key, piece)
@@ -220,7 +218,7 @@ class ProviderCalls:
         final = reach.final
         if final.end > final.start and is_valid() and is_same:
             news = await self.finals.take(
-                source, key, final, known, compared, candles, times, came.proven, came.asked_at, age
+                source, key, final, known, compared, candles, times, came.proven, came.asked_at, seen
             )
             if news is not None and is_valid():
                 self.on_news(news)
@@ -229,7 +227,7 @@ class ProviderCalls:
             newer = tuple(candle for candle in rows if reach.unsettled <= candle.time)
             span = Span(reach.unsettled, reach.span.end)
             rest = ProviderAnswer(span, newer, reach.open_time, came.asked_at, came.answered_at)
-            self.recent.keep((source.name, key), age, rest)
+            self.recent.keep((source.name, key), seen, rest)
         return ProviderAnswer(reach.span, rows, reach.open_time, came.asked_at, came.answered_at)
 
     async def _answer(

@@ -39,6 +39,7 @@ class RangeWalk:
         self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
         self.answers: list[ProviderAnswer] = []
         self.stored: list[Span] = []
+        self.is_remembered = True  # whether nothing had to be read from the database for it
         self.doubts: Sequence[Doubt] = ()
         self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
         self._heard: list[Span] = []  # what was passed with nobody vouching for it

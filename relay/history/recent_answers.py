@@ -4,38 +4,37 @@ from relay.core.clock import Clock
 from relay.core.model import StreamKey
 from relay.history.range_walk import RangeWalk
 from relay.history.requests import ProviderAnswer
-from relay.storage.store import Store
+from relay.storage.past_seen import PastSeen
 
 _MOST = 4096
 
 
 class RecentAnswers:
-    """The last answer about the present of each stream, with the age that the symbol's past had then.
+    """The last answer about the present of each stream, with the past that the symbol had when it was asked for.
 
     What was said of another instrument is worth nothing.
     """
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._of: dict[tuple[str, StreamKey], tuple[int, ProviderAnswer]] = {}
+        self._of: dict[tuple[str, StreamKey], tuple[PastSeen, ProviderAnswer]] = {}
 
     def adopt(self, request: RangeWalk) -> None:
         """Have a request believe what the provider said last of what is not settled, if that is still fresh."""
         stream = (request.source.name, request.key)
-        age, answer = self._of.get(stream, (0, None))
-        if answer is None:
+        if (kept := self._of.get(stream)) is None:
             return
+        seen, answer = kept
         is_old = self._clock.monotonic() - answer.answered_at >= request.source.info.fresh_s
-        if is_old or age != self._store.age(request.source.name, request.key.symbol):
+        if is_old or not seen.is_same(request.source.name, request.key.symbol):
             del self._of[stream]
         elif not (answer.reaches_present and any(span.start > answer.span.start for span in request.stored)):
             # A later span would mean that the stream went on since, past the candle that was open then.
             request.adopt(answer)
 
-    def keep(self, stream: tuple[str, StreamKey], age: int, answer: ProviderAnswer) -> None:
+    def keep(self, stream: tuple[str, StreamKey], seen: PastSeen, answer: ProviderAnswer) -> None:
         """Keep an answer in the place of the one before."""
         self._of.pop(stream, None)
-        self._of[stream] = age, answer
+        self._of[stream] = seen, answer
         while len(self._of) > _MOST:
             del self._of[next(iter(self._of))]

@@ -10,6 +10,7 @@ from relay.core.spans import FOREVER, Span
 from relay.core.trading_hours import TradingHours
 from relay.history.live_edge import LiveEdge
 from relay.storage.chunks import EXTENDED, PLAIN, CandleForm
+from relay.storage.past_seen import PastSeen
 
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
@@ -116,7 +117,8 @@ class HistoryRequest:
     `joins_gaps` those that one call can span are one question, and what is known between them comes again.
     Candles that are `extended` carry what is known beside prices and volume, and with `needs_extras` the provider is
     asked for what stored ones do not carry. An answer that is encoded has them in the `form`, or as these two say.
-    `on_call` is called for each call to the provider that the request causes.
+    `on_call` is called for each call to the provider that the request causes. Whoever has `seen` the past before asking
+    has to find out when the answer is used whether it is still the same.
     """
 
     source: CandleSource
@@ -134,6 +136,7 @@ class HistoryRequest:
     allowance: CallAllowance | None = None
     form: CandleForm | None = None
     on_call: Callable[[], None] | None = None
+    seen: PastSeen | None = None
 
     @property
     def encoding(self) -> CandleForm:

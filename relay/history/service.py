@@ -7,6 +7,7 @@ stands in `known_answers`, what a live stream knows in `live_edge`, and how inte
 """
 
 import asyncio
+import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from relay.core.errors import ProviderUnavailable, RateLimited
 from relay.core.intervals import next_open
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.past_change import PastChange
-from relay.core.spans import FOREVER, Span
+from relay.core.spans import FOREVER, Span, clip_spans
 from relay.history.bare_candles import BareCandles
 from relay.history.derived_history import DerivedHistory
 from relay.history.identity_checks import IdentityChecks
@@ -27,7 +28,8 @@ from relay.history.provider_calls import ProviderCall, ProviderCalls
 from relay.history.range_walk import RangeWalk
 from relay.history.requests import CallAllowance, CandleSource, HistoryRequest, PastCandles
 from relay.history.row_turns import RowTurns
-from relay.storage.chunks import window_s
+from relay.storage.chunks import WINDOW, decode, joined, window_s
+from relay.storage.past_seen import PastSeen
 from relay.storage.revisions import Revisions
 from relay.storage.set_aside import is_aside
 from relay.storage.store import Store
@@ -36,6 +38,9 @@ T = TypeVar("T")
 
 PATIENCE_S = 5.0
 """So long after a start requests wait for what a provider says to have changed meanwhile."""
+
+FROM_CHUNKS = 2 * WINDOW
+"""So many candles are taken from the chunks in memory; to read the rows of more costs the event loop less."""
 
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
@@ -73,7 +78,7 @@ class HistoryService:
 
     async def text(self, asked: HistoryRequest) -> EncodedCandles:
         """Return what `candles` does, encoded. Nothing is awaited when all of it is in memory."""
-        return await self._of_one_past(asked, lambda: self._text(asked))
+        return await self._of_one_past(asked, self._text)
 
     async def _text(self, asked: HistoryRequest) -> EncodedCandles:
         if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
@@ -109,7 +114,7 @@ class HistoryService:
         for the same.
         """
         if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
-            return await self._of_one_past(asked, lambda: self.derived.candles(asked, derivation))
+            return await self._of_one_past(asked, lambda seeing: self.derived.candles(seeing, derivation))
         if asked.limit <= 0:
             return PastCandles((), True, True)
         await self._settled(asked)
@@ -124,20 +129,25 @@ class HistoryService:
     ) -> PastCandles:
         """Return what is found, all of it of the instrument that the symbol names by then."""
 
-        async def found() -> PastCandles:
-            past = await find(asked)
+        async def found(seeing: HistoryRequest) -> PastCandles:
+            past = await find(seeing)
             if asked.is_spliced:
                 await self._settled(asked, is_spliced=True)
             return past
 
         return await self._of_one_past(asked, found)
 
-    async def _of_one_past(self, asked: HistoryRequest, find: Callable[[], Awaitable[T]]) -> T:
-        """Return what is found once nothing of it is from before the past became another one."""
+    async def _of_one_past(self, asked: HistoryRequest, find: Callable[[HistoryRequest], Awaitable[T]]) -> T:
+        """Return what is found once nothing of it is from before the past became another one.
+
+        Whoever has `seen` the past before finds that out for all its requests at once.
+        """
+        if asked.seen is not None:
+            return await find(asked)
         for _ in range(MOST_TRIES):
-            age = self._store.age(asked.source.name, asked.key.symbol)
-            found = await find()
-            if age == self._store.age(asked.source.name, asked.key.symbol):
+            seen = self._store.look()
+            found = await find(dataclasses.replace(asked, seen=seen))
+            if seen.is_same(asked.source.name, asked.key.symbol):
                 return found
         raise ProviderUnavailable(
             f"{asked.source.info.title} changes the history of {asked.key.symbol} again and again"
@@ -206,7 +216,7 @@ class HistoryService:
         """Return what a request asks for, and where it was had from; what is in doubt is not asked for."""
         source, key = request.source, request.key
         allowance = request.asked.allowance or CallAllowance()
-        origin = "store"
+        origin = ""
         while True:
             high = request.high()
             if request.low >= high:
@@ -214,11 +224,11 @@ class HistoryService:
             ended = self.calls.ended
             if await self._advance(request, high):
                 if not request.is_outdated():
-                    return past_of(request, is_complete=True), origin
+                    return past_of(request, is_complete=True), origin or _found_in(request)
                 request.begin_anew()
                 continue
             if not source.has_history:
-                return await self._all_stored(request, high), origin
+                return await self._all_stored(request, high), _found_in(request)
             if ended != self.calls.ended:
                 continue  # a call that ended while the store was read may have been for the same
             origin = "provider"
@@ -253,21 +263,22 @@ class HistoryService:
         There may be more, so it is never complete. Raises `StoreError` when the store cannot be read.
         """
         if (derivation := self.derivation_of(asked.source, asked.key)) is not None:
-            return await self._of_one_past(asked, lambda: self.derived.stored(asked, derivation))
+            return await self._of_one_past(asked, lambda seeing: self.derived.stored(seeing, derivation))
         self.served["store"] += 1
         return await self._of_one_instrument(asked, self._stored)
 
     async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key
         request = self._begin(asked)
+        seen = asked.seen or self._store.look()
         while True:
-            deletions = self._store.deletions(source.name, key)
             request.stored = await self._store.spans(source.name, key, 0, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
             self.calls.recent.adopt(request)
             past = await self._all_stored(request, request.high())
-            if deletions == self._store.deletions(source.name, key):
+            if seen.has_all(source.name, key):
                 break  # else old candles were deleted meanwhile
+            seen = self._store.look()
         return past._replace(known=known_spans(request, past))
 
     def keep(
@@ -309,9 +320,9 @@ class HistoryService:
         )
         return await self.derived.revisions(source, key, derivation, of_parts, extended=extended)
 
-    def age(self, source: CandleSource, symbol: str) -> int:
-        """Return a number that is another one once what was known of a symbol is not its past (any more)."""
-        return self._store.age(source.name, symbol)
+    def look(self) -> PastSeen:
+        """Return the past as it is now, as `Store.look` does."""
+        return self._store.look()
 
     def change_past(self, source: CandleSource, change: PastChange) -> None:
         """Forget all that is known of what a provider changed, at once; whoever wants it has it asked for anew.
@@ -356,10 +367,9 @@ class HistoryService:
         end = request.high()
         if request.low >= end:
             return EncodedCandles((), True)
-        deletions = store.deletions(name, key)
-        near = min(end - 1, int(source.clock.now())) if is_newest else request.low + window_s(key.interval)
+        seen = request.asked.seen or store.look()
         # Before anything else is awaited: what is written from here on makes this answer an old one.
-        request.stored, version, is_remembered = await store.known(name, key, near=near)
+        request.stored, version, is_remembered = await store.known(name, key, near=_near(request, end))
         request.doubts = self.calls.doubts.of((name, key))
         self.calls.recent.adopt(request)
         at, to = request.next_known(end)
@@ -367,7 +377,7 @@ class HistoryService:
             return None
         known = Span(min(at, to), max(at, to))
         stored = await store.chunks(name, key, *known, request.limit, is_newest, request.asked.encoding)
-        if deletions != store.deletions(name, key):
+        if not seen.has_all(name, key):
             return None
         clock = self._clock
         answer = known_answer(request, stored.chunks, known, end, clock.monotonic())
@@ -388,16 +398,20 @@ class HistoryService:
     async def _advance(self, request: RangeWalk, high: int) -> bool:
         """Take what is known next to where the request stands; True when it has all it wants."""
         source, key, open_row, lost = request.source, request.key, request.open_row, request.lost
+        seen = request.asked.seen or self._store.look()
         while True:
             request.open_row, request.lost = open_row, [*lost]
-            deletions = self._store.deletions(source.name, key)
-            request.stored = await self._store.spans(source.name, key, request.low, FOREVER)
+            near = _near(request, high) if self._reads_chunks(request) else None
+            spans, _, is_remembered = await self._store.known(source.name, key, near=near)
+            request.is_remembered = request.is_remembered and is_remembered
+            request.stored = clip_spans(spans, request.low, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
             self.calls.recent.adopt(request)
             at, to = request.next_known(high)
             rows = await self._rows(request, min(at, to), max(at, to)) if at != to else []
-            if deletions == self._store.deletions(source.name, key):
+            if seen.has_all(source.name, key):
                 break  # else old candles were deleted in between: what was known then is not known now
+            seen = self._store.look()
         if request.is_forward:
             request.rows += rows
         else:
@@ -409,15 +423,36 @@ class HistoryService:
 
     async def _rows(self, request: RangeWalk, start: int, end: int) -> list[Candle]:
         newest = not request.is_forward
-        name, key, is_extended = request.source.name, request.key, request.asked.extended
-        rows = await self._store.read(name, key, start, end, request.missing, newest, extended=is_extended)
+        name, key, most = request.source.name, request.key, request.missing
+        if self._reads_chunks(request):
+            stored = await self._store.chunks(name, key, start, end, most, newest)
+            request.is_remembered = request.is_remembered and stored.is_remembered
+            rows = decode(joined(stored.chunks))
+        else:
+            request.is_remembered = False
+            rows = await self._store.read(name, key, start, end, most, newest, extended=request.asked.extended)
         return request.with_unstored(rows, start, end)
+
+    def _reads_chunks(self, request: RangeWalk) -> bool:
+        """Say whether what is stored is taken from chunks, which memory keeps; not what is beside prices and volume."""
+        return self._store.keeps_chunks and request.missing <= FROM_CHUNKS and not request.asked.extended
 
     async def _all_stored(self, request: RangeWalk, high: int) -> PastCandles:
         request.open_row = None
         request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
+
+
+def _near(request: RangeWalk, end: int) -> int:
+    """Return an open time next to which a request for what opened before `end` will read candles."""
+    if request.is_forward:
+        return request.low + window_s(request.key.interval)
+    return min(end - 1, int(request.source.clock.now()))
+
+
+def _found_in(request: RangeWalk) -> str:
+    return "cache" if request.is_remembered else "store"
 
 
 def _has_all(source: CandleSource, key: StreamKey) -> None:

@@ -26,14 +26,14 @@ class SymbolComparison:
         """Ask the provider for a few stored candles, with one call a sample, two where they are gone."""
         found = Verdict(True)
         name, symbol = check.identity
-        age = self._store.age(name, symbol)
+        seen = self._store.look()
         if check.is_faint and is_tight(check.source):
             return UNKNOWN
         try:
             async with self._places:
                 for interval, stored in await self._samples(check):
                     verdict = await compare_sample(check.source, StreamKey(check.symbol, interval), stored)
-                    if age != self._store.age(name, symbol):
+                    if not seen.is_same(name, symbol):
                         # What was read is not its past any more.
                         return UNKNOWN
                     if verdict.is_same is False:

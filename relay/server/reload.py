@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from relay.app import CLUSTER, DIRECTORY, HOST, PROVIDERS, PROXIES, SUPERVISORS
+from relay.config.given_settings import outward_proxies
 from relay.config.likely_mistakes import likely_mistakes
 from relay.config.provider_settings import (
     ENABLED,
@@ -19,7 +20,7 @@ from relay.config.provider_settings import (
     provider_settings,
     uses_of,
 )
-from relay.config.settings import INSTANCES, SETTINGS, Config, outward_proxies
+from relay.config.settings import INSTANCES, SETTINGS, Config
 from relay.core.errors import ConfigError, PluginError
 from relay.server.tls import Tls
 from relay.telemetry.events import event

@@ -45,18 +45,15 @@ class Loader:
         self._writer = writer
         self._loading: dict[StreamId, _Loading] = {}
 
-    async def index(self, stream: StreamId, number: int | None = None) -> tuple[StreamIndex, bool]:
-        """Return the stream's index and whether it was there; if not, a window and the one before are read with it.
+    async def index(self, stream: StreamId, number: int | None = None) -> StreamIndex:
+        """Return the index of a stream that memory has none of; a window and the one before are read with it.
 
         Raises `StoreError`.
         """
-        index = self._indexes.get(stream)
-        if index is not None:
-            return index, True
         while (loading := self._loading.get(stream)) is not None:
             await loading.done.wait()
         if (index := self._indexes.get(stream)) is not None:
-            return index, False
+            return index
         while True:
             loading = self._loading[stream] = _Loading(self._queue.of(stream))
             try:
@@ -75,7 +72,7 @@ class Loader:
                 index.spans = cut_spans(index.spans, write.span)
             else:
                 self._indexes.note(stream, write.candles, write.span)
-        return index, False
+        return index
 
     async def windows(
         self, stream: StreamId, index: StreamIndex, numbers: Sequence[int], form: CandleForm = PLAIN

@@ -1,7 +1,7 @@
-"""What is taken away of what is stored, on purpose or with the file, and how readers notice that it was."""
+"""What is taken away of what is stored, on purpose or with the file; `past_seen` has how readers notice that."""
 
 import logging
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
@@ -12,6 +12,7 @@ from relay.core.model import StreamKey
 from relay.core.past_change import PastChange
 from relay.storage.database import Database
 from relay.storage.loader import Loader
+from relay.storage.past_seen import RemovalLog
 from relay.storage.revisions import RevisionNumbers
 from relay.storage.set_aside import CHECKING, aside_name
 from relay.storage.write_queue import StreamId, WriteQueue
@@ -26,18 +27,12 @@ _MOST_VOIDED = 256
 
 
 class Removals:
-    """Takes away what is stored, and counts it, for whoever reads meanwhile.
-
-    `cuts` counts of each stream how often something was deleted of it, `changes` how often that may be so of all, and
-    `ages` of each provider's symbol how often what was stored turned out not to be its past.
-    """
+    """Takes away what is stored, and has it `noted`, for whoever reads meanwhile."""
 
     def __init__(
         self, database: Database, queue: WriteQueue, writer: StoreWriter, loader: Loader, numbers: RevisionNumbers
     ) -> None:
-        self.cuts: Counter[StreamId] = Counter()
-        self.ages: Counter[tuple[str, str]] = Counter()
-        self.changes = 0
+        self.noted = RemovalLog()
         self._database = database
         self._tables = database.tables
         self._queue = queue
@@ -58,7 +53,7 @@ class Removals:
     async def _trim(self, stream: StreamId, before: int, most: int) -> int:
         _, count = await self._tables.trim(stream, before, most)
         if count:
-            self.cuts[stream] += 1
+            self.noted.note_deleted(stream)
             self._loader.forget(stream)
         return count
 
@@ -95,9 +90,9 @@ class Removals:
         for name in (symbol, aside_name(symbol, CHECKING)):
             for interval, span in change.spans().items():
                 stream = (provider, StreamKey(name, interval))
-                self.cuts[stream] += 1
+                self.noted.note_deleted(stream)
                 self._loader.note(self._queue.push_void(stream, span, number))
-        self.ages[provider, symbol] += 1
+        self.noted.note_other_past(provider, symbol)
         if (voided := (provider, change)) in self._voided:
             self._voided.remove(voided)
         self._voided.append(voided)
@@ -112,7 +107,7 @@ class Removals:
 
         async def take_away() -> T:
             done = await change(provider, symbol, *asked, **_)
-            self.ages[provider, symbol] += 1
+            self.noted.note_other_past(provider, symbol)
             self._forget_symbol(provider, symbol)
             return done
 
@@ -121,12 +116,12 @@ class Removals:
     def _forget_symbol(self, provider: str, symbol: str) -> None:
         for interval in INTERVALS:
             stream = (provider, StreamKey(symbol, interval))
-            self.cuts[stream] += 1
+            self.noted.note_deleted(stream)
             self._loader.forget(stream)
 
     def begin_again(self) -> None:
         """Take it that the file is another one, or that another program wrote to it: read all of it anew."""
-        self.changes += 1
+        self.noted.note_all()
         # Another file does not know what was revised.
         self._numbers.lose(self._numbers.newest)
         self._writer.begin_again()

@@ -20,6 +20,7 @@ from relay.storage.documents import Documents
 from relay.storage.health import Problems
 from relay.storage.limits import STORE_LIMITS, StoreLimits
 from relay.storage.loader import Loader
+from relay.storage.past_seen import PastSeen
 from relay.storage.removals import Removals
 from relay.storage.revisions import FORGOTTEN, RevisionNumbers, Revisions
 from relay.storage.storable import storable, storable_parts
@@ -63,9 +64,9 @@ class Store:
     While the disk fails, candles wait in memory (at most `limits.max_queued`; then the oldest are dropped and counted)
     and are written once it works again. Errors of `open` name the file, for the operator; those of the other methods do
     not, for clients. `rejected` counts candles that no table takes, such as one with a price that is not a number.
-    Encoded candles used lately are kept in `cache_bytes`. `latest` gives by provider the latest time that it may be
-    there, None if nobody can say: what a stream is said to hold beyond it is taken out when the stream is read.
-    `numbers` are those of revisions, and `removals` take away what is stored.
+    Encoded candles used lately are kept in `cache_bytes`, if it `keeps_chunks`. `latest` gives by provider the latest
+    time that it may be there, None if nobody can say: what a stream is said to hold beyond it is taken out when the
+    stream is read. `numbers` are those of revisions, and `removals` take away what is stored.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Store:
         self.removals = Removals(database, queue, self._writer, self._loader, self.numbers)
         self.documents = Documents(database, clock)
         self.rejected = 0
+        self.keeps_chunks = cache_bytes > 0
         self._id = ""
         database.on_change = self.removals.begin_again
         database.on_stall = self._writer.give_up_waiting
@@ -194,7 +196,10 @@ class Store:
         Raises `StoreError`.
         """
         stream = (provider, key)
-        index, is_remembered = await self._loader.index(stream)
+        index = self._indexes.get(stream)
+        is_remembered = index is not None
+        if index is None:
+            index = await self._loader.index(stream)
         if start < end and not index.knows(end - 1 if newest else start):
             is_remembered = False
             await self._loader.learn_numbers(stream, index)
@@ -236,12 +241,12 @@ class Store:
         is_remembered = index is not None
         if index is None:
             number = None if near is None else near // window_s(key.interval)
-            index, is_remembered = await self._loader.index(stream, number)
+            index = await self._loader.index(stream, number)
         if index.spans and (latest := self._latest_of(provider)) is not None:
             end = int(latest) + SPAN_SLACK_S
             if index.spans[-1].end > end + 1:
                 await self.removals.cut_future(stream, end)
-                index, is_remembered = (await self._loader.index(stream))[0], False
+                index = await self._loader.index(stream)
                 # Also when the file cannot be written.
                 return clip_spans(index.spans, 0, end + 1), index.version, False
         return list(index.spans), index.version, is_remembered
@@ -313,19 +318,9 @@ class Store:
         """
         return await self._database.read(self._tables.newest, provider, most)
 
-    def deletions(self, provider: str, key: StreamKey) -> int:
-        """Return how often something took away, or may have, what was stored of a stream.
-
-        When it is another number after a read than before it, what coverage said in between no longer holds.
-        """
-        return self.removals.cuts[provider, key] + self.removals.changes
-
-    def age(self, provider: str, symbol: str) -> int:
-        """Return how often this process learnt that what was stored of a symbol is not its past (any more).
-
-        When it is another number than before, what was read or asked for before must not be used.
-        """
-        return self.removals.ages[provider, symbol]
+    def look(self) -> PastSeen:
+        """Return the past as it is now: that says later whether it still holds."""
+        return PastSeen(self.removals.noted)
 
     async def streams_summary(self) -> StoreSummary:
         """Return how much is stored, without reading the candles. Raises `StoreError`."""
@@ -346,19 +341,19 @@ class Store:
         candles: Sequence[Candle],
         span: Span | None,
         *,
-        of_age: int | None = None,
+        seen: PastSeen | None = None,
     ) -> None:
         """Store closed candles and the span that they fill; a kill after the return loses nothing.
 
         `candles` must hold every candle of `span`. Those that had to be widened stand in for what is not known: they
         are read, and their open times are left out of the span, so that they are asked for again, in later runs too.
-        With `of_age`, the `age` of the symbol when they were asked for, nothing is stored once that is another one.
+        With `seen`, the past when they were asked for, nothing is stored once the symbol has another one.
         Raises `StoreError` when they cannot be written now: then they wait in memory, where reads see them, and are
         written later. Being cancelled does not undo the write.
         """
         if self._writer.is_closing:
             raise StoreError("the store is closed")
-        if of_age is not None and of_age != self.age(provider, key.symbol):
+        if seen is not None and not seen.is_same(provider, key.symbol):
             return
         number = self._enqueue(provider, key, candles, span)
         if (refusal := self._database.refusal) is not None:

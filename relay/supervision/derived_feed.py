@@ -15,6 +15,7 @@ from relay.history.service import HistoryService
 from relay.history.snapshot import is_joined
 from relay.plugins.provider import Provider
 from relay.protocol.client_requests import PastWanted
+from relay.storage.past_seen import PastSeen
 from relay.streams.candle_fold import CandleFold
 from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
@@ -227,7 +228,7 @@ class DerivedFeed:
         """Ask for the parts of the newest candle that were not told, until they are known or it is over."""
         wait_s, is_strict = _LEAST_WAIT_S, False
         while (period := self._fold.lacking) is not None:
-            asked_at, pause_s, age = self._provider.clock.now(), wait_s, self._age()
+            asked_at, pause_s, seen = self._provider.clock.now(), wait_s, self._history.look()
             try:
                 parts = await self._history.derived.parts(
                     self._provider, self._stream.key, self.derivation, period, must_be_new=is_strict
@@ -238,7 +239,7 @@ class DerivedFeed:
             except (ProviderError, StoreError) as error:
                 state = StateSaid(BACKFILLING, f"the candle so far cannot be fetched yet: {error}")
             else:
-                if self._fold.lacking != period or age != self._age():
+                if self._fold.lacking != period or not self._is_same(seen):
                     continue
                 if parts.is_cut:
                     self._fold.leave_out()
@@ -276,7 +277,7 @@ class DerivedFeed:
         while self._fold.revised:
             opened, self._fold.revised = self._fold.revised, {}
             # All revisions up to this one are of these candles, or were told.
-            number, asked_at, age = self._history.revision, self._provider.clock.now(), self._age()
+            number, asked_at, seen = self._history.revision, self._provider.clock.now(), self._history.look()
             try:
                 asked = {time: await self._candle(time) for time in opened}
             except (ProviderError, StoreError) as error:
@@ -284,7 +285,7 @@ class DerivedFeed:
                 await asyncio.sleep(max(wait_s, error.retry_after) if isinstance(error, RateLimited) else wait_s)
                 wait_s = min(_MOST_WAIT_S, 2 * wait_s)
                 continue
-            if age != self._age():
+            if not self._is_same(seen):
                 self._fold.revised = opened | self._fold.revised
                 continue
             unsure = {time: None for time, past in asked.items() if not _is_closed(past) and _may_follow(past)}
@@ -296,8 +297,8 @@ class DerivedFeed:
                 await asyncio.sleep(wait_s)
                 wait_s = min(_MOST_WAIT_S, 2 * wait_s)
 
-    def _age(self) -> int:
-        return self._history.age(self._provider, self._stream.key.symbol)
+    def _is_same(self, seen: PastSeen) -> bool:
+        return seen.is_same(self._stream.provider, self._stream.key.symbol)
 
     async def _candle(self, opened: int) -> PastCandles:
         asked = HistoryRequest(self._provider, self._stream.key, opened, opened, 1, extended=True)

@@ -144,7 +144,7 @@ class PastChanges:
         try:
             await self._pause(stream.key)
             while self._hub.streams.get(identity) is stream:
-                age, asked_at = history.age(provider, stream.key.symbol), provider.clock.now()
+                seen, asked_at = history.look(), provider.clock.now()
                 lacking.is_more.clear()
                 try:
                     async with self._places:
@@ -158,7 +158,7 @@ class PastChanges:
                     await asyncio.sleep(wait_s)
                     wait_s = min(MOST_WAIT_S, 2 * wait_s)
                     continue
-                if age != history.age(provider, stream.key.symbol):
+                if not seen.is_same(stream.provider, stream.key.symbol):
                     continue
                 if self._may_lag(stream, past, asked_at):
                     await asyncio.sleep(STEP_S)

@@ -16,7 +16,8 @@ from relay.protocol.client_requests import ACTIONS, parse_object, parse_request
 from relay.protocol.fields import INTERVAL
 from relay.protocol.symbol_names import SYMBOL, parse_symbol
 from relay.web.contract import asyncapi, openapi
-from relay.web.contract.parameters import END_TIME, INTERVAL_PARAMETER, LIMIT, START_TIME, SYMBOL_PARAMETER, Parameter
+from relay.web.contract.parameters import Parameter
+from relay.web.contract.queries import END_TIME, INTERVAL_PARAMETER, LIMIT, START_TIME, SYMBOL_PARAMETER
 from tests.conftest import StartRelay
 from tests.support.contracts import (
     Undescribed,

@@ -169,10 +169,10 @@ async def test_store_goes_on_with_a_new_file_and_claims_nothing_of_the_old_one(
 ) -> None:
     async with opened(path) as store:
         await fill(store)
-        deletions = store.deletions("demo", KEY)
+        seen = store.look()
         lose(path)
         await eventually(lambda: store.replacements == 1)
-        assert store.deletions("demo", KEY) != deletions
+        assert not seen.has_all("demo", KEY)
         assert (await everything(store), await encoded(store), await known(store)) == ([], [], [])
         await assert_honest(store, path)
         assert kept(path) == (minutes(9), [Span(540, 541)])
@@ -400,8 +400,8 @@ async def test_what_another_program_deletes_is_not_claimed(path: Path) -> None:
             for table in ("candles", "spans", "chunks", "streams"):
                 other.execute(f"DELETE FROM {table}")
             other.execute("UPDATE totals SET candles = 0")
-        deletions = store.deletions("demo", KEY)
-        await eventually(lambda: store.deletions("demo", KEY) != deletions)
+        seen = store.look()
+        await eventually(lambda: not seen.has_all("demo", KEY))
         assert (await everything(store), await encoded(store), await known(store)) == ([], [], [])
         await assert_honest(store, path)
 
@@ -411,8 +411,8 @@ async def test_vacuum_beside_a_store_harms_nothing(path: Path) -> None:
         await store.add("demo", KEY, minutes(*range(1, 3000)), Span(60, 180_000))
         await store.removals.trim("demo", KEY, 512 * 60, 10_000)
         await asyncio.to_thread(vacuum, str(path))
-        deletions = store.deletions("demo", KEY)
-        await eventually(lambda: store.deletions("demo", KEY) != deletions)
+        seen = store.look()
+        await eventually(lambda: not seen.has_all("demo", KEY))
         await store._database.check()
         assert (store.problem, store.replacements) == (None, 0)
         assert (await everything(store))[0].time == 512 * 60

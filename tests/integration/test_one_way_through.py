@@ -19,20 +19,20 @@ WAY = [
     "history/past_fetch",
     "history/service",
     "storage/store",
-    "storage/database",
     "streams/fanout",
 ]
-"""The modules that hold a step of a subscription with a past which the store has."""
+"""The modules that hold a step of a subscription with a past which memory has."""
+
+READING = ["storage/loader", "storage/database"]
+"""The modules that hold one more where the past is read from the file."""
 
 BEFORE_AND_AFTER = {
     # How much to ask for, what the answer is to say of the present, and whether it is still so where it is spliced.
     "history/live_edge:live_of": 3,
-    # Before and after an answer is made, and before and after it is spliced: whether all of it is of one past, and of
-    # one instrument, and nothing was deleted meanwhile.
-    "history/service:HistoryService.age": 2,
+    # Before and after an answer is made: whether all of it is of one instrument.
     "history/identity_checks:IdentityChecks.is_settled": 2,
-    "storage/store:Store.age": 4,
-    "storage/store:Store.deletions": 2,
+    # For what is known of the stream, and for its candles: where it has to be read, that is awaited between the two.
+    "storage/stream_index:StreamIndexes.get": 2,
 }
 """What may have changed while something was awaited, and so is asked for at several moments."""
 
@@ -45,11 +45,10 @@ VISITS = {
     "history/joining": 3,
     # To begin, to fetch, and for what the live stream knows.
     "history/past_fetch": 3,
-    # For the candles, and the number of the newest revision; before and after, whether it is the same past.
-    "history/service": 4,
-    # What is known, the candles, and what is asked before and after.
-    "storage/store": 8,
-    "storage/database": 1,
+    # For the past as it is before, the candles, and the number of the newest revision.
+    "history/service": 3,
+    # The past as it is before, what is known, and the candles.
+    "storage/store": 3,
     # To have a group of its own, to enter the channel, and to send.
     "streams/fanout": 3,
 }
@@ -75,9 +74,13 @@ async def test_a_subscription_passes_few_modules_and_comes_to_each_function_once
     await first.update()
     # So long the provider's answer itself is remembered, beside what is stored of it.
     await asyncio.sleep(relay.app[PROVIDERS]["binance"].info.fresh_s)
-    asked = relay.app[HISTORY].calls.ended
+    history = relay.app[HISTORY]
+    asked = history.calls.ended
+    reading = await _subscribe(relay, 40)
+    assert [module for module in reading.passed if module not in WAY] == READING
+    served = history.served["cache"]
     trace = await _subscribe(relay, 40)
-    assert relay.app[HISTORY].calls.ended == asked
+    assert (history.calls.ended, history.served["cache"]) == (asked, served + 1)
     assert trace.passed == WAY
     assert {name: count for name, count in trace.entered.items() if count > 1} == BEFORE_AND_AFTER
     assert {module: trace.visits[module] for module in WAY[1:]} == VISITS
@@ -90,10 +93,7 @@ async def test_where_the_provider_is_asked_the_joining_is_the_same(relay: Runnin
     assert "history/provider_calls" in trace.passed
     again = {name for name, count in trace.entered.items() if count > 1}
     steps = ("web/ws/", "streams/", "history/joining:", "history/past_fetch:", "history/service:", "history/live_edge:")
-    assert {name for name in again if name.startswith(steps)} == {
-        "history/live_edge:live_of",
-        "history/service:HistoryService.age",
-    }
+    assert {name for name in again if name.startswith(steps)} == {"history/live_edge:live_of"}
 
 
 async def test_an_answer_from_memory_is_found_in_few_files(relay: Running) -> None:

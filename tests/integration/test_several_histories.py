@@ -9,13 +9,13 @@ import orjson
 import pytest
 
 from providers.twelve_data import TwelveDataProvider
-from relay.app import DIRECTORY, HISTORY, STORE
+from relay.app import DIRECTORY, HISTORY
 from relay.commands.recorded_files import RecordedFile, candles_of
 from relay.core.errors import ConfigError, StoreError
 from relay.core.model import Candle
 from relay.storage.chunks import as_named_lines, encode
 from relay.web.access.access import Caller
-from relay.web.contract.parameters import MOST_OF_SEVERAL, MOST_SYMBOLS, HistoryQuery
+from relay.web.contract.queries import MOST_OF_SEVERAL, MOST_SYMBOLS, HistoryQuery
 from relay.web.http.history_pages import HistoryPages
 from relay.web.http.several_histories import SeveralHistories
 from tests.conftest import StartRelay
@@ -151,7 +151,7 @@ async def test_prices_come_between_the_parts_also_where_all_is_in_memory(relay: 
     symbols = ("BTCUSDT", "ETHUSDT", "BNBUSDT")
     for _ in range(3):
         await lines_of(relay, ",".join(symbols), limit=500)
-    pages = HistoryPages(relay.hub, relay.app[HISTORY], relay.app[STORE])
+    pages = HistoryPages(relay.hub, relay.app[HISTORY])
     several = SeveralHistories(relay.app[DIRECTORY], pages, relay.access)
     query = HistoryQuery(None, "1m", START, None, 500, "ndjson", False, symbols)
     turns = 0

@@ -13,8 +13,8 @@ import pytest
 from providers import BUILTIN
 from relay import ProviderInfo, Secret, Setting, hookimpl
 from relay.app import load_plugins
+from relay.config.given_settings import load_config
 from relay.config.likely_mistakes import likely_mistakes
-from relay.config.settings import load_config
 from relay.core.clock import Clock, ProviderClock
 from relay.core.errors import ConfigError
 from relay.plugins.declarations import remark_on_api

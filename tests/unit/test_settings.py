@@ -9,16 +9,10 @@ import pytest
 
 from providers import BUILTIN
 from relay.app import load_plugins
+from relay.config.given_settings import is_loopback, load_config, outward_proxies
 from relay.config.likely_mistakes import likely_mistakes
 from relay.config.provider_settings import check_tables, provider_settings
-from relay.config.settings import (
-    SETTINGS,
-    Config,
-    RelaySetting,
-    is_loopback,
-    load_config,
-    outward_proxies,
-)
+from relay.config.settings import SETTINGS, Config, RelaySetting
 from relay.config.tokens import Tokens
 from relay.core.errors import ConfigError
 from relay.core.secret import Secret

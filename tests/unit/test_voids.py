@@ -59,10 +59,10 @@ async def test_a_change_takes_effect_before_it_is_written(tmp_path: Path, is_wri
     store = await Store.open(tmp_path / "relay.db", Clock())
     await store.add("p", KEY, minutes(*range(1200)), around(0, 1199))
     await known(store)
-    age, deletions = store.age("p", "ACME"), store.deletions("p", KEY)
+    seen = store.look()
     store.removals.void("p", PastChange(KEY, START + 60 * 1000))
-    assert store.age("p", "ACME") > age
-    assert store.deletions("p", KEY) > deletions
+    assert not seen.is_same("p", "ACME")
+    assert not seen.has_all("p", KEY)
     assert store.version("p", KEY) == -1
     if is_written:
         await store.flush()
@@ -132,11 +132,11 @@ async def test_while_nothing_can_be_written_the_old_is_not_given_and_the_new_is(
 
 async def test_an_answer_from_before_is_not_stored(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "relay.db", Clock())
-    age = store.age("p", "ACME")
+    seen = store.look()
     store.removals.void("p", PastChange(KEY))
-    await store.add("p", KEY, minutes(1), around(1, 1), of_age=age)
+    await store.add("p", KEY, minutes(1), around(1, 1), seen=seen)
     assert (await known(store))[0] == []
-    await store.add("p", KEY, minutes(1), around(1, 1), of_age=store.age("p", "ACME"))
+    await store.add("p", KEY, minutes(1), around(1, 1), seen=store.look())
     assert (await known(store))[0] == minutes(1)
     await store.close()
 

@@ -6,7 +6,8 @@ from functools import lru_cache
 
 from aiohttp import web
 
-from relay.config.settings import Config, is_loopback
+from relay.config.given_settings import is_loopback
+from relay.config.settings import Config
 from relay.core.errors import Code, RequestError
 from relay.core.hosts import Host, origin_of, parse_host, parse_origin
 from relay.protocol.fields import shown

@@ -8,9 +8,10 @@ import orjson
 
 from relay.core.version import VERSION
 from relay.protocol.fields import Schema
-from relay.web.contract import parameters, response_types
+from relay.web.contract import queries, response_types
 from relay.web.contract.json_schema import Schemas
-from relay.web.contract.parameters import CANDLE_COUNT, Alternative, Parameter, Query
+from relay.web.contract.parameters import Alternative, Parameter, Query
+from relay.web.contract.queries import CANDLE_COUNT
 from relay.web.problems import CONTENT_TYPE
 
 Document = dict[str, Any]
@@ -94,7 +95,7 @@ OPERATIONS = (
         "Candles of one stream, ascending. An open candle is the last one if the range includes the present. With "
         "`symbols` those of several, as lines, one symbol after the other.",
         "market data",
-        parameters.HISTORY,
+        queries.HISTORY,
         response_types.HistoryObject,
         {"symbol": "BTCUSDT", "interval": "1m", "provider": "binance", "candles": [_CANDLE], "last_is_closed": True},
         (404, 502, 504),
@@ -112,7 +113,7 @@ OPERATIONS = (
         "resumed without a gap or a repeat. Events of open candles have no `id`. An event `close` with `code` and "
         "`reason` comes before the relay ends the connection; its codes are those of the WebSocket.",
         "market data",
-        parameters.EVENTS,
+        queries.EVENTS,
         None,
         None,
         others={"text/event-stream": _EVENTS},
@@ -122,7 +123,7 @@ OPERATIONS = (
         "symbols",
         "The available symbols, sorted.",
         "market data",
-        parameters.SYMBOLS,
+        queries.SYMBOLS,
         list[str],
         ["BTCUSDT", "EUR/USD"],
         has_tag=True,
@@ -132,7 +133,7 @@ OPERATIONS = (
         "instruments",
         "The available instruments with their details, sorted by symbol; with `q` those that fit it, the best first.",
         "market data",
-        parameters.INSTRUMENTS,
+        queries.INSTRUMENTS,
         list[response_types.InstrumentObject],
         [
             {
@@ -159,7 +160,7 @@ OPERATIONS = (
         "status",
         "State of the relay: providers, their connections, streams, budgets, clients.",
         "operation",
-        parameters.NOTHING,
+        queries.NOTHING,
         response_types.Status,
         None,
     ),
@@ -168,7 +169,7 @@ OPERATIONS = (
         "metrics",
         "Metrics of the relay in the text format of Prometheus or, if accepted, of OpenMetrics.",
         "operation",
-        parameters.NOTHING,
+        queries.NOTHING,
         None,
         None,
         others={"text/plain": _text("# TYPE relay_clients gauge\n"), "application/openmetrics-text": _text("# EOF\n")},
@@ -178,7 +179,7 @@ OPERATIONS = (
         "healthz",
         "Whether the process serves.",
         "operation",
-        parameters.NOTHING,
+        queries.NOTHING,
         response_types.Health,
         {"status": "ok"},
         is_open=True,
@@ -188,7 +189,7 @@ OPERATIONS = (
         "readyz",
         "Whether the relay can accept clients; 503 while it shuts down or cannot use its store.",
         "operation",
-        parameters.NOTHING,
+        queries.NOTHING,
         response_types.Health,
         {"status": "ok"},
         is_open=True,
@@ -205,7 +206,7 @@ def document(
     facades: Iterable[str] = (),
 ) -> Document:
     """Build the document for a relay with these asset classes, providers that list instruments, and facades."""
-    known = {parameters.ASSET_CLASS.name: asset_classes, parameters.PROVIDER.name: providers}
+    known = {queries.ASSET_CLASS.name: asset_classes, queries.PROVIDER.name: providers}
     schemas = Schemas()
     problem = schemas.of(response_types.Problem)
     paths = {}

@@ -14,7 +14,7 @@ from relay.plugins.provider import Provider
 from relay.storage.chunks import Chunk
 from relay.streams.subscriptions import Stream
 from relay.web.access.access import Caller
-from relay.web.contract.parameters import HistoryQuery
+from relay.web.contract.queries import HistoryQuery
 
 
 class AskedHistory(NamedTuple):

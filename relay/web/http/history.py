@@ -12,10 +12,9 @@ from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
 from relay.protocol.fields import check_is_past
 from relay.storage.chunks import CSV_HEAD, EXTENDED_CSV_HEAD, as_csv, as_lines
-from relay.storage.store import Store
 from relay.streams.hub import Hub
 from relay.web.access.access import BELOW_TOKEN, PATH_OF_HISTORY, Access, Caller
-from relay.web.contract.parameters import HISTORY, MOST_AT_ONCE, HistoryQuery
+from relay.web.contract.queries import HISTORY, MOST_AT_ONCE, HistoryQuery
 from relay.web.http.asked_history import AskedHistory, check_is_whole, closed_only
 from relay.web.http.cached_body import Body, KeptBodies, KeptBody, ResponseHeads
 from relay.web.http.history_pages import HistoryPages
@@ -47,13 +46,13 @@ class HistoryRoute:
     """Answers the history route; what is asked for twice is kept among the `bodies`, which others use as well."""
 
     def __init__(
-        self, hub: Hub, directory: Directory, history: HistoryService, store: Store, access: Access, bodies: KeptBodies
+        self, hub: Hub, directory: Directory, history: HistoryService, access: Access, bodies: KeptBodies
     ) -> None:
         self._hub = hub
         self._directory = directory
         self._history = history
         self._access = access
-        self._pages = HistoryPages(hub, history, store)
+        self._pages = HistoryPages(hub, history)
         self._several = SeveralHistories(directory, self._pages, access)
         self._heads = ResponseHeads()
         self.bodies = bodies
@@ -68,7 +67,7 @@ class HistoryRoute:
         if made is not None:
             self._history.served["cache"] += 1
         else:
-            query = HISTORY.read(request)
+            query = HISTORY.read(request.query.items())
             if query.symbols is not None:
                 lines = self._several.lines(query, query.symbols, caller)
                 return await send_parts(request, CONTENT_TYPES["ndjson"], lines)

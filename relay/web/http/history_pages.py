@@ -6,19 +6,18 @@ from relay.core.errors import ProviderUnavailable
 from relay.history.known_answers import EncodedCandles
 from relay.history.service import HistoryService
 from relay.storage.chunks import Chunk
-from relay.storage.store import Store
+from relay.storage.past_seen import PastSeen
 from relay.streams.hub import Hub
-from relay.web.contract.parameters import MOST_AT_ONCE
+from relay.web.contract.queries import MOST_AT_ONCE
 from relay.web.http.asked_history import AskedHistory, check_is_whole, closed_only
 
 
 class HistoryPages:
     """Asks history for what the routes send, with what live streams know of the present."""
 
-    def __init__(self, hub: Hub, history: HistoryService, store: Store) -> None:
+    def __init__(self, hub: Hub, history: HistoryService) -> None:
         self._hub = hub
         self._history = history
-        self._store = store
 
     async def closed(self, asked: AskedHistory) -> AsyncGenerator[Chunk, None]:
         """Yield the closed candles, ascending, in pages. Raises `RelayError`, also after some of them."""
@@ -28,11 +27,11 @@ class HistoryPages:
             start, end = await self._begin(asked)
             left = limit
         provider, key, _ = asked.target
-        age: int | None = None
+        seen: PastSeen | None = None
         while left > 0:
             text = await self._text(asked, start, end, min(left, MOST_AT_ONCE))
-            before, age = age, self._store.age(provider.name, key.symbol)
-            if before not in (None, age):
+            seen = seen or self._history.look()
+            if not seen.is_same(provider.name, key.symbol):
                 raise ProviderUnavailable(f"the past of {asked.target.name} changed while it was read; ask again")
             check_is_whole(text, provider)
             chunk = text.chunk

@@ -10,7 +10,7 @@ from relay.core.errors import Code
 from relay.instruments.directory import Directory
 from relay.storage.store import Store
 from relay.web.access.access import Access
-from relay.web.contract import parameters
+from relay.web.contract import queries
 from relay.web.http.cached_body import ResponseHeads
 from relay.web.http.instrument_lists import InstrumentLists, Kind, Selection
 from relay.web.ops.status import ClusterState, StatusReport
@@ -42,14 +42,14 @@ class RestRoutes:
 
     async def symbols(self, request: web.Request) -> web.StreamResponse:
         """The available symbols, sorted."""
-        asked = parameters.SYMBOLS.read(request)
+        asked = queries.SYMBOLS.read(request.query.items())
         return await self._list(request, "symbols", Selection(asked.asset_class))
 
     async def instruments(self, request: web.Request) -> web.StreamResponse:
         """The available instruments with their details, all or those that are searched for."""
-        asked = parameters.INSTRUMENTS.read(request)
+        asked = queries.INSTRUMENTS.read(request.query.items())
         wanted = await self._lists.understood(asked.search, Selection(asked.asset_class, asked.provider))
-        limit = parameters.HITS if wanted.query is not None and asked.limit is None else asked.limit
+        limit = queries.HITS if wanted.query is not None and asked.limit is None else asked.limit
         return await self._list(request, "instruments", wanted._replace(limit=limit))
 
     async def _list(self, request: web.Request, kind: Kind, wanted: Selection) -> web.StreamResponse:
@@ -61,7 +61,7 @@ class RestRoutes:
 
     async def status(self, request: web.Request) -> web.Response:
         """The state of the relay."""
-        parameters.NOTHING.read(request)
+        queries.NOTHING.read(request.query.items())
         return _json(await self._status.document())
 
     async def healthz(self, request: web.Request) -> web.Response:

@@ -20,7 +20,7 @@ from relay.protocol.frames import error_message
 from relay.protocol.symbol_names import parse_symbol
 from relay.storage.chunks import Chunk, as_named_lines
 from relay.web.access.access import Access, Caller
-from relay.web.contract.parameters import HistoryQuery
+from relay.web.contract.queries import HistoryQuery
 from relay.web.http.asked_history import AskedHistory
 from relay.web.http.history_pages import HistoryPages
 

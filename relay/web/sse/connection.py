@@ -11,12 +11,13 @@ from relay.protocol.client_requests import PastWanted, Request
 from relay.protocol.positions import Position, tag_of
 from relay.streams.subscriptions import Wire
 from relay.web.access.access import Caller
-from relay.web.ws.connection import Connection, Connections
+from relay.web.ws.connection import Connections
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.ending import CLOSE_TIMEOUT_S
+from relay.web.ws.protocol_connection import ProtocolConnection
 
 
-class EventConnection(Connection, asyncio.Protocol):
+class EventConnection(ProtocolConnection):
     """One client: a subscriber as over a WebSocket, with the same limits. What it sends is not read.
 
     `position` is where it was when its last connection ended, None if this is the first.
@@ -58,18 +59,6 @@ class EventConnection(Connection, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Forget it: there is nothing that a client could ask."""
-
-    def eof_received(self) -> bool:
-        """Close the connection in its turn; return whether it is open until then, as only one without TLS can be."""
-        if self.subscriber.descriptor is None:
-            return False
-        self._context.leaving.do(self._transport.close)
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything in its turn. Before this returns nothing can be written any more."""
-        self._context.hub.lose_socket(self.subscriber)
-        self._context.leaving.do(self.lose)
 
     async def until_lost(self, end: Awaitable[None]) -> None:
         """Wait for the end of the connection, where aiohttp keeps it, and let go of everything."""

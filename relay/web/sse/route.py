@@ -16,7 +16,7 @@ from relay.protocol.positions import parse_position
 from relay.streams.group_write import descriptor_of
 from relay.web.access.access import EVENTS
 from relay.web.aiohttp_seams import SENT
-from relay.web.contract import parameters
+from relay.web.contract import queries
 from relay.web.inlet import inlet_of
 from relay.web.sse.connection import EventConnection
 from relay.web.ws.route import CLIENTS, Clients
@@ -39,7 +39,7 @@ HEADERS = {
 
 async def events(request: web.Request) -> web.StreamResponse:
     """Let one client in and leave it to its connection."""
-    asked = parameters.EVENTS.read(request)
+    asked = queries.EVENTS.read(request.query.items())
     last = request.headers.get("Last-Event-ID")
     position = parse_position(last) if last else asked.last_event_id
     if request.can_read_body:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from relay.core.rate_limits import TokenBucket
 from relay.streams.group_write import descriptor_of
 from relay.web.access.access import Caller, frames_limit
-from relay.web.ws.connection import Connection, Connections, Rest
+from relay.web.ws.connection import Connections, Rest
 from relay.web.ws.context import ConnectionContext
 from relay.web.ws.frame_reader import FrameReader, MessageProtocol
 from relay.web.ws.messages import MessageKind, Received
+from relay.web.ws.protocol_connection import ProtocolConnection
 from relay.web.ws.socket import Socket
 
 MOST_WAITING = 64
@@ -18,7 +19,7 @@ WAITING_BYTES = 256 * 1024
 """So many messages of a client, and about so much text, wait to be answered before no more are read."""
 
 
-class DirectConnection(Connection, MessageProtocol):
+class DirectConnection(ProtocolConnection, MessageProtocol):
     """Takes a connection over from aiohttp. A client has a task only while something waits for its turn."""
 
     __slots__ = ("_frames", "_inbox", "_is_resting", "_may_compress", "_reader")
@@ -63,21 +64,13 @@ class DirectConnection(Connection, MessageProtocol):
             self._context.recent_readers.made(self)
         reader.data_received(data)
 
-    def eof_received(self) -> bool:
-        """Close the connection in its turn; return whether it is open until then, as only one without TLS can be."""
-        if self.subscriber.descriptor is None:
-            return False
-        self._context.leaving.do(self._transport.close)
-        return True
-
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of everything in its turn. Before this returns nothing can be written any more."""
+        """Let go of everything in its turn, of the reader at once."""
         if self._reader is not None:
             self._reader.close()
             self._reader = None
             self._context.recent_readers.forget(self)
-        self._context.hub.lose_socket(self.subscriber)
-        self._context.leaving.do(self.lose)
+        super().connection_lost(exc)
 
     # -- from the reader ---------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ COMPRESSED_SLICE_BYTES, LEAST_SLICE_BYTES = 2048, 512
 """So much at once of a client that may compress: 20 bytes can be a message of 4 KiB, 80 one of 64 KiB."""
 
 
-class MessageProtocol(asyncio.Protocol, ABC):
+class MessageProtocol(ABC, asyncio.Protocol):
     """The protocol of one client's connection, which is handed messages."""
 
     __slots__ = ()

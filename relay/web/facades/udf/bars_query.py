@@ -9,7 +9,7 @@ from relay.core.errors import Code, RequestError
 from relay.core.intervals import length_s
 from relay.protocol.fields import LATEST_TIME, shown
 from relay.protocol.symbol_names import parse_symbol
-from relay.web.contract.parameters import MOST_AT_ONCE
+from relay.web.contract.queries import MOST_AT_ONCE
 from relay.web.facades.udf.resolutions import interval_of
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,20})?")

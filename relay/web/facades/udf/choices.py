@@ -2,7 +2,7 @@
 
 from itertools import zip_longest
 
-from relay.web.contract.parameters import HITS
+from relay.web.contract.queries import HITS
 from relay.web.facades.facade import FacadeParts
 from relay.web.http.instrument_lists import Selection
 

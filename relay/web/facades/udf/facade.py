@@ -9,7 +9,8 @@ from aiohttp import web
 
 from relay.core.errors import Code, RequestError
 from relay.protocol.fields import shown
-from relay.web.contract.parameters import HITS, SearchText
+from relay.web.contract.parameters import SearchText
+from relay.web.contract.queries import HITS
 from relay.web.facades.facade import Document, Facade, FacadeParts
 from relay.web.facades.polled_series import PolledSeries
 from relay.web.facades.udf.bars import BarsRoute
