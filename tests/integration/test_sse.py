@@ -12,6 +12,7 @@ from tests.conftest import StartRelay
 from tests.support.conditions import eventually
 from tests.support.raw_socket import RawClient, parsed_events
 from tests.support.running_relay import Running, WsClient
+from tests.support.sandbox import Sandbox
 
 STREAMS = ("BTCUSDT@1s", "ETHUSDT@1s", "SOLUSDT@1s")
 
@@ -139,3 +140,30 @@ async def test_a_few_bytes_of_a_client_are_forgotten_and_more_are_too_big(relay:
         )
     finally:
         client.close()
+
+
+async def test_a_stream_that_cannot_be_resumed_now_keeps_its_place_for_the_next_time(
+    relay_with: StartRelay, fast: Sandbox
+) -> None:
+    relay = await relay_with(sandbox=fast, max_history_rows_per_minute=3)
+    names = ("BTCUSDT@1s", "ETHUSDT@1s")
+    client = relay.event_client()
+    await client.subscribe(*names)
+    for symbol in ("BTCUSDT", "ETHUSDT", "BTCUSDT"):
+        await client.update(symbol=symbol, is_closed=True)
+    await client.close()
+    await asyncio.sleep(3.0)
+    again = relay.event_client(client.last_id)
+    await again.ask("subscribe", streams=[*names])
+    refused = await again.error()
+    assert refused["code"] == "rate_limited"
+    symbol = refused["symbol"]
+    for _ in range(3):
+        await again.update(is_closed=True)
+    assert symbol not in [update["symbol"] for update in again.updates]
+    await again.close()
+    last = relay.event_client(again.last_id)
+    await last.subscribe(f"{symbol}@1s")
+    await last.update(is_closed=True)
+    times = client.told(symbol) + last.told(symbol)
+    assert times == list(range(times[0], times[0] + len(times)))
