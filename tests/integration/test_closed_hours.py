@@ -21,6 +21,7 @@ from tests.support.conditions import eventually
 from tests.support.moments import at
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
+from tests.support.transports import TRANSPORTS, Transport
 
 
 def market(hours: Hours = MONEY) -> TradingHours:
@@ -149,21 +150,20 @@ async def relay_at(sandbox: Sandbox, relay_with: StartRelay, mode: str) -> Runni
 
 
 @pytest.mark.parametrize(
-    ("opening", "mode", "symbol"),
+    ("opening", "mode", "symbol", "over"),
     [
-        ("2026-03-08 21:00:00", "poll", "EUR/USD"),
-        ("2026-11-01 22:00:00", "stream", "EUR/USD"),
-        ("2026-01-14 23:00:00", "poll", "XAU/USD"),
+        ("2026-03-08 21:00:00", "poll", "EUR/USD", TRANSPORTS[0]),
+        ("2026-11-01 22:00:00", "stream", "EUR/USD", TRANSPORTS[1]),
+        ("2026-01-14 23:00:00", "poll", "XAU/USD", TRANSPORTS[1]),
     ],
-    indirect=["opening"],
+    indirect=["opening", "over"],
 )
 async def test_the_first_price_after_closed_hours_comes_at_once(
-    opening: Sandbox, relay_with: StartRelay, mode: str, symbol: str
+    opening: Sandbox, relay_with: StartRelay, over: Transport, mode: str, symbol: str
 ) -> None:
     relay = await relay_at(opening, relay_with, mode)
-    client = await relay.connect()
-    await client.subscribe(f"{symbol}@1m", bars=3)
-    closed = await client.until_type("status", symbol=symbol, status="market_closed")
+    client = await over.subscriber(relay, f"{symbol}@1m", bars=3)
+    closed = await client.seen("status", symbol=symbol, status="market_closed")
     opens = opening.clock.now() // 60 * 60 + 60
     assert closed["message"].startswith("the market is closed; it opens at ")
     first = await client.update()
@@ -177,14 +177,15 @@ async def test_the_first_price_after_closed_hours_comes_at_once(
 
 
 @pytest.mark.parametrize(
-    ("opening", "mode"), [("2026-01-16 22:00:00", "stream"), ("2026-10-30 21:00:00", "poll")], indirect=["opening"]
+    ("opening", "mode", "over"),
+    [("2026-01-16 22:00:00", "stream", TRANSPORTS[0]), ("2026-10-30 21:00:00", "poll", TRANSPORTS[1])],
+    indirect=["opening", "over"],
 )
 async def test_a_stream_rests_from_the_close_on_whatever_comes_late(
-    opening: Sandbox, relay_with: StartRelay, mode: str
+    opening: Sandbox, relay_with: StartRelay, over: Transport, mode: str
 ) -> None:
     relay = await relay_at(opening, relay_with, mode)
-    client = await relay.connect()
-    await client.subscribe("EUR/USD@1m")
+    client = await over.subscriber(relay, "EUR/USD@1m")
     last = opening.clock.now() // 60 * 60
     await client.until_type("status", symbol="EUR/USD", status="market_closed")
     heard = len(client.received)
@@ -193,9 +194,8 @@ async def test_a_stream_rests_from_the_close_on_whatever_comes_late(
         await client.update(is_closed=True)
         assert client.closed_times == [last]
     # Whoever comes now is told the same.
-    other = await relay.connect()
-    await other.subscribe("EUR/USD@1m", bars=2)
-    await other.until_type("snapshot")
+    other = await over.subscriber(relay, "EUR/USD@1m", bars=2)
+    await other.seen("snapshot")
     await opening.clock.sleep_until(last + 65)
     await client.settle()
     assert [message for message in client.received[heard:] if message["type"] in ("status", "gap")] == []

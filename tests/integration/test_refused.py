@@ -14,8 +14,9 @@ from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Wa
 from relay.app import DIRECTORY, STORE, RelayLimits
 from relay.instruments.saved_list import ListWaits
 from tests.support.conditions import LONGEST_WAIT_S, eventually
-from tests.support.running_relay import Running, WsClient
+from tests.support.running_relay import Reader, Running
 from tests.support.sandbox import Sandbox
+from tests.support.transports import Transport
 
 StartRelay = Callable[..., Awaitable[Running]]
 
@@ -34,7 +35,7 @@ MAINTENANCE = listing("BREAK", "BTCUSDT", "ETHUSDT", "BNBUSDT")
 TEST_PAIR = listing("TRADING", "123456")
 
 
-async def state(client: WsClient, status: str, symbol: str = "BTCUSDT") -> str:
+async def state(client: Reader, status: str, symbol: str = "BTCUSDT") -> str:
     message: str = (await client.seen("status", symbol=symbol, status=status))["message"]
     return message
 
@@ -43,12 +44,11 @@ async def state(client: WsClient, status: str, symbol: str = "BTCUSDT") -> str:
 
 
 async def test_a_subscription_that_binance_refuses_once_is_live_a_moment_later(
-    relay: Running, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    relay: Running, sandbox: Sandbox, over: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     sandbox.binance.faults.refuse_subscriptions(1, "busy")
-    client = await relay.connect()
-    await client.subscribe("BTCUSDT@1m")
+    client = await over.subscriber(relay, "BTCUSDT@1m")
     message = await state(client, "error")
     assert message.startswith(
         "Binance refused BTCUSDT@1m: the provider refused the stream: busy; the next attempt is at 20"
@@ -82,12 +82,11 @@ async def test_a_poll_that_is_refused_for_a_while_is_followed_by_prices(
 
 
 async def test_streams_that_wait_for_a_limit_are_one_line_in_the_log(
-    relay: Running, sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+    relay: Running, sandbox: Sandbox, over: Transport, caplog: pytest.LogCaptureFixture
 ) -> None:
     spent = '{"code":429,"message":"You have run out of API credits for the current minute.","status":"error"}'
     sandbox.twelve_data.faults.answer_rest(429, spent, path="/time_series")
-    client = await relay.connect()
-    await client.subscribe("EUR/USD@1m", "USD/JPY@1m")
+    client = await over.subscriber(relay, "EUR/USD@1m", "USD/JPY@1m")
     said = await state(client, "throttled", "EUR/USD")
     await eventually(lambda: "streams of twelve_data wait: " in caplog.text)
     assert caplog.text.count("streams of twelve_data wait: ") == 1

@@ -10,7 +10,7 @@ from relay.streams.slow_consumers import SlowConsumerLimits
 from relay.web.ws.connection import SLOW_CLOSE_TIMEOUT_S
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
-from tests.support.raw_socket import parsed, parsed_events, raw_clients
+from tests.support.raw_socket import check_positions, parsed, parsed_events, raw_clients
 from tests.support.sandbox import Sandbox
 from tests.support.transports import TRANSPORTS, Transport
 
@@ -59,6 +59,8 @@ async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_on
         await eventually(lambda: relay.hub.fanout.lagging == 0)
         got += await client.read_for(1)
     messages = parsed(got) if over.name == "websocket" else parsed_events(got)
+    if over.name == "sse":
+        assert check_positions(got) > 50
     seconds = [
         message["candle"]["time"]
         for message in messages

@@ -1,6 +1,7 @@
 """A client down to its socket: it reads only when told to, and what it reads is taken apart here."""
 
 import asyncio
+import math
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from relay.core.model import StreamKey
+from relay.protocol.positions import parse_position, tag_of
 from tests.support.process_pauses import steps
 from tests.support.running_relay import PREFIX
 
@@ -98,6 +101,29 @@ def parsed_events(data: bytes) -> list[dict[str, Any]]:
     events = [event for event in data.split(b"\n\n")[:-1] if not event.startswith(b"event: close")]
     lines = [line for event in events for line in event.split(b"\n") if line.startswith(b"data: ")]
     return [orjson.loads(line.removeprefix(b"data: ")) for line in lines]
+
+
+def check_positions(data: bytes) -> int:
+    """Check that no id says more than was sent before it; return how many there were."""
+    first: dict[str, int] = {}
+    told: dict[str, set[int]] = {}
+    count = 0
+    for event in data.split(b"\n\n")[:-1]:
+        for line in event.split(b"\n"):
+            field, _, value = line.partition(b": ")
+            if field == b"data" and b'"price_update"' in value:
+                message = orjson.loads(value)
+                tag = tag_of("binance", StreamKey(message["symbol"], message["interval"]))
+                time = message["candle"]["time"]
+                first.setdefault(tag, time)
+                if message["is_closed"]:
+                    told.setdefault(tag, set()).add(time)
+            elif field == b"id":
+                count += 1
+                for tag, time in parse_position(value.decode()).told_to.items():
+                    # What closed before the stream began is not owed.
+                    assert time in told.get(tag, ()) or time < first.get(tag, math.inf), (tag, time)
+    return count
 
 
 def parsed(data: bytes | bytearray) -> list[dict[str, Any]]:

@@ -18,12 +18,12 @@ from relay.web.ws.protocol_connection import ProtocolConnection
 
 
 class EventConnection(ProtocolConnection):
-    """One client: a subscriber as over a WebSocket, with the same limits. What it sends is not read.
+    """One client: a subscriber as over a WebSocket, with the same limits. What it sends is forgotten, and ends it soon.
 
     `position` is where it was when its last connection ended, None if this is the first.
     """
 
-    __slots__ = ("_position",)
+    __slots__ = ("_forgotten", "_position")
 
     over: ClassVar[str] = "sse"
 
@@ -38,6 +38,7 @@ class EventConnection(ProtocolConnection):
     ) -> None:
         super().__init__(context, all_of_them, transport, caller, Wire.EVENTS, descriptor)
         self._position = self.subscriber.resumed = position
+        self._forgotten = 0
 
     def subscribe(self, request: Request) -> None:
         """Join the streams of the one request that there is; each has its own answer, and is resumed if it was had."""
@@ -58,7 +59,10 @@ class EventConnection(ProtocolConnection):
     # -- from the socket ---------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Forget it: there is nothing that a client could ask."""
+        """Forget it: there is nothing that a client could ask. One that goes on is sent away."""
+        self._forgotten += len(data)
+        if self._forgotten > self.message_bytes:
+            self.end(CloseCode.TOO_BIG, "message too big")
 
     async def until_lost(self, end: Awaitable[None]) -> None:
         """Wait for the end of the connection, where aiohttp keeps it, and let go of everything."""
