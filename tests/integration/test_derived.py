@@ -302,22 +302,16 @@ async def closing(client: Reader, opened: int | None = None) -> Message:
     )
 
 
-def test_a_revised_part_revises_the_long_candle_and_a_client_that_comes_back_has_it(over: Transport) -> None:
+def test_a_revised_part_revises_the_long_candle_and_a_client_that_comes_back_has_it() -> None:
     async def act(relay: Running, sandbox: UntidySandbox, _: FewIntervals) -> None:
         sandbox.binance.untidy.close_otherwise(0.3)
-        client, gone = await over.reader(relay), await over.reader(relay)
-        for one in (client, gone):
-            await one.ask("subscribe", symbol=BTC, interval="1m", bars=1)
-            await one.until_type("snapshot")
+        client = await relay.connect()
+        await client.ask("subscribe", symbol=BTC, interval="1m", bars=1)
+        snapshot = await client.until_type("snapshot")
         first = MONDAY + 36_000
-
-        async def follow_first(one: Reader) -> None:
-            # Not a moment longer: the revision may follow at once.
-            while first not in one.closed_times:
-                await one.next(timeout_s=100.0)
-
-        await asyncio.gather(follow_first(client), follow_first(gone))
-        await gone.close()
+        # Not a moment longer: the revision may follow at once.
+        while first not in client.closed_times:
+            await client.next(timeout_s=100.0)
         other = next(one for one in client.updates if one["is_closed"] and one["candle"]["time"] == first)
         sandbox.binance.untidy.clear()
         revised = await client.until(
@@ -326,12 +320,15 @@ def test_a_revised_part_revises_the_long_candle_and_a_client_that_comes_back_has
         assert revised["candle"] != other["candle"]
         body = await history(relay, "1m", start_time=first, end_time=first, extended="true")
         assert [of(one) for one in body["candles"]] == await native(sandbox, "1m", first, 1)
-        again = await over.back(relay, gone, f"{BTC}@1m")
-        came = await again.seen("snapshot")
+        since = max(client.closed_times)
+        await client.close()
+        again = await relay.connect()
+        await again.ask("subscribe", symbol=BTC, interval="1m", since=since, revision=snapshot["revision"])
+        came = await again.until_type("snapshot")
         assert first in [one["time"] for one in came["revised"]]
-        await closing(again)
-        last = await over.back(relay, again, f"{BTC}@1m")
-        assert (await last.seen("snapshot"))["revised"] == []
+        await again.ask("unsubscribe", symbol=BTC, interval="1m")
+        await again.ask("subscribe", symbol=BTC, interval="1m", since=since, revision=came["revision"])
+        assert (await again.until_type("snapshot"))["revised"] == []
 
     perform(act)
 

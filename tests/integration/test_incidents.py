@@ -16,7 +16,6 @@ from tests.support.metrics_page import scrape
 from tests.support.raw_socket import raw_clients
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
-from tests.support.transports import Transport
 
 GUIDE = (Path(__file__).parents[2] / "relay" / "packaging" / "README.md").read_text(encoding="utf-8")
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "BNBUSDT")
@@ -129,8 +128,9 @@ async def test_disk_full(relay_with: StartRelay, small_disk: Path, shown: Shown)
     assert shown.lacks("Disk full") == []
 
 
-async def test_stream_stale(relay: Running, sandbox: Sandbox, over: Transport, shown: Shown) -> None:
-    client = await over.subscriber(relay, "BTCUSDT@1s")
+async def test_stream_stale(relay: Running, sandbox: Sandbox, shown: Shown) -> None:
+    client = await relay.connect()
+    await client.subscribe("BTCUSDT@1s")
     for _ in range(8):
         # Its rhythm has to be known.
         await client.update(is_closed=True)

@@ -216,7 +216,16 @@ def revised_in(snapshot: Message) -> list[tuple[int, float]]:
     return [(candle["time"], candle["close"]) for candle in snapshot["revised"]]
 
 
-@pytest.mark.parametrize("options", [{}, {"closed_only": True}, {"throttle_ms": 1000}])
+@pytest.mark.parametrize(
+    ("over", "options"),
+    [
+        (TRANSPORTS[0], {}),
+        (TRANSPORTS[1], {}),
+        (TRANSPORTS[0], {"closed_only": True}),
+        (TRANSPORTS[1], {"throttle_ms": 1000}),
+    ],
+    indirect=["over"],
+)
 async def test_who_was_away_hears_what_who_stayed_did(
     relay_with: StartRelay, over: Transport, options: dict[str, Any]
 ) -> None:

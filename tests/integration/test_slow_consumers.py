@@ -22,6 +22,8 @@ SLOW = {
     "websocket": b"\x88\x0f" + (4000).to_bytes(2, "big") + b"slow consumer",
     "sse": b'event: close\ndata: {"code":4000,"reason":"slow consumer"}\n\n',
 }
+WRITTEN = [("direct", TRANSPORTS[0]), ("native", TRANSPORTS[0]), ("native", TRANSPORTS[1]), ("aiohttp", TRANSPORTS[1])]
+"""All ways in which bytes are written, and both transports, but not each with each."""
 MANY = [*LONGER, *(f"{symbol}@1s" for symbol in SYMBOLS)]
 
 
@@ -73,6 +75,7 @@ async def test_stalled_client_returns_to_newest_open_candles_and_every_closed_on
         assert newest[(stream.name, stream.key.interval)] >= stream.seq - 30
 
 
+@pytest.mark.parametrize(("way", "over"), WRITTEN, indirect=True)
 async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
     relay_with: StartRelay, over: Transport
 ) -> None:
@@ -85,6 +88,7 @@ async def test_client_that_reads_nothing_for_too_long_is_closed_with_4000(
     assert got.endswith(SLOW[over.name])
 
 
+@pytest.mark.parametrize(("way", "over"), WRITTEN, indirect=True)
 async def test_client_whose_closed_candles_pile_up_is_closed_with_4000(relay_with: StartRelay, over: Transport) -> None:
     relay = await relay_with(flush_ms=0, limits=RelayLimits(slow_consumers=SlowConsumerLimits(most_kept_bytes=4000)))
     other = await relay.connect()
