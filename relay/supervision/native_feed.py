@@ -145,11 +145,12 @@ class NativeFeed:
                 wait_s,
                 extra=event("native_feed_ended", provider=self._provider.name, reason=said, wait_s=round(wait_s, 1)),
             )
-            self._is_wished.clear()
             self._pausing = asyncio.current_task()
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
+                    # It may have come back during the attempt, which failed for what was before.
                     await (asyncio.sleep(wait_s) if is_barred else self._is_wished.wait())
+            self._is_wished.clear()
             self._pausing = None
 
     async def _follow_all(self) -> ProviderError | None:
@@ -170,6 +171,7 @@ class NativeFeed:
                 async for key, content in updates:
                     self._heard[key] = NativeNews(content, now())
                     self._backoff.reset()
+                    self._is_wished.clear()
         except ProviderError as error:
             return error
         except Exception as error:

@@ -1,9 +1,11 @@
 """An order book that is polled comes from the exchange's stream of it, and from the exchange where that is silent."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from relay.app import SUPERVISORS, RelayLimits
 from relay.core.model import StreamKey
@@ -136,6 +138,31 @@ async def test_a_lost_connection_comes_back_and_books_are_asked_for_meanwhile(sa
     await asyncio.sleep(FRESH_S)
     assert (await relay.get(BOOK)).status == 200
     assert calls(sandbox) == 2
+
+
+async def test_a_come_back_during_an_attempt_to_connect_counts_for_the_next(
+    sandbox: Sandbox, relay: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await polled(relay)
+    sandbox.binance.faults.refuse(503)
+    sandbox.binance.faults.drop()
+    admit, log = sandbox.binance.admit, sandbox.binance.connect_log
+
+    def refused() -> list[float]:
+        return [one.time for one in log if one.status == 503]
+
+    async def admit_after_word(request: web.Request) -> Any:
+        if len(refused()) == 3:
+            feed(relay).hurry()
+        return await admit(request)
+
+    monkeypatch.setattr(sandbox.binance, "admit", admit_after_word)
+    while len(refused()) < 6:
+        await asyncio.sleep(1)
+        await relay.get(BOOK)
+    pauses = [later - earlier for earlier, later in pairwise(refused())]
+    # They grow, but after the fourth attempt there is none.
+    assert (pauses[3] < 1.0, min(pauses[2], pauses[4]) > 1.0) == (True, True)
 
 
 async def test_during_a_ban_books_that_are_followed_are_served(sandbox: Sandbox, relay: Running) -> None:

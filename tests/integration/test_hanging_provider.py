@@ -12,6 +12,7 @@ from providers import BUILTIN
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.client import Failure, RelayClient, Update
 from relay.core.clock import Clock
+from relay.core.errors import CloseCode
 from relay.web.ws.waiting_names import MOST_WAITING
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually
@@ -47,9 +48,10 @@ class Mute:
         return None if symbol == "NONE" else Instrument(symbol, "stocks", symbol, "USD")
 
     @hookimpl
-    async def relay_candles(self) -> list[Candle]:
+    async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
         await self.gives.wait()
-        return []
+        times = range(max(start or 0, MINUTE - 600), min(end, MINUTE + 60), 60)
+        return [Candle(time, 1.0, 1.0, 1.0, 1.0) for time in times][-limit:]
 
     @hookimpl
     async def relay_stream(self, watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:
@@ -238,8 +240,8 @@ async def test_history_of_several_symbols_has_late_ones_last(relay: Running, mut
     mute.gives.set()
     found = await _lines(relay, "mute:AAPL,NONE,BTCUSDT,mute:NONE,ETHUSDT")
     assert [(line["symbol"], line.get("code")) for line in found[:2]] == [("BTCUSDT", None), ("ETHUSDT", None)]
-    # It has no candles of that one.
     assert {(line["symbol"], line.get("code")) for line in found[2:]} == {
+        ("AAPL", None),
         ("NONE", "unknown_symbol"),
         ("mute:NONE", "unknown_symbol"),
     }
@@ -273,6 +275,26 @@ async def test_quotes_come_while_many_of_another_provider_wait(relay: Running) -
     names = [f"mute:M{number}" for number in range(20)]
     body = (await relay.get(f"/udf/quotes?symbols={','.join([*names, 'BTCUSDT'])}")).body
     assert [one["s"] for one in body["d"]] == ["error"] * 20 + ["ok"]
+
+
+@pytest.mark.parametrize("waits_for", ["lookup", "candles"])
+async def test_a_client_that_the_relay_sends_away_takes_no_stream_afterwards(
+    relay: Running, mute: Mute, waits_for: str
+) -> None:
+    if waits_for == "candles":
+        mute.speaks.set()
+    client = await relay.connect()
+    (connection,) = relay.clients.connections
+    await client.ask("subscribe", streams=["mute:AAPL@1m", "mute:MSFT@1m"], bars=5)
+    await eventually(lambda: len(mute.asked) == 2 and (waits_for == "lookup" or len(relay.hub.streams) == 2))
+    connection.end(CloseCode.GOING_AWAY, "server shutdown")
+    mute.speaks.set()
+    mute.gives.set()
+    # It does not answer the close frame, so the connection is there for some more time.
+    await asyncio.sleep(1.0)
+    assert connection in relay.clients.connections
+    await eventually(lambda: not relay.clients.connections)
+    await eventually(lambda: not relay.hub.streams)
 
 
 async def test_a_ping_frame_is_answered_while_a_facade_waits_for_a_list(relay_with: StartRelay) -> None:

@@ -231,8 +231,6 @@ class Connection(EndingConnection):
     def answer_due(self, waiting: WaitingName) -> None:
         """Do one stream of a request that had to wait."""
         try:
-            if self._is_ended:
-                return
             if waiting.fault is not None:
                 raise waiting.fault
             self._do_one(waiting.request, *client_requests.parse_target(waiting.name))
@@ -246,7 +244,9 @@ class Connection(EndingConnection):
         self._waiting = None
 
     def _do_one(self, request: client_requests.Request, pin: str | None, symbol: str, interval: str) -> None:
-        """Do what a request wants of one stream. Raises `RequestError`."""
+        """Do what a request wants of one stream, unless the client is sent away. Raises `RequestError`."""
+        if self._is_ended:
+            return
         if request.action == "unsubscribe":
             self._subscribing.unsubscribe(request.id, pin, symbol, interval)
             return
@@ -338,15 +338,11 @@ class Connection(EndingConnection):
             self._send(frames.PING_FRAME)
 
     def leave_streams(self) -> None:
-        """Leave the hub: nothing more is sent. Harmless when that was done already."""
-        self._context.hub.leave(self.subscriber)
-
-    def lose(self) -> None:
-        """Let go of everything: the client is gone. Harmless when it was lost already."""
+        """Leave the hub, and let go of what still waits: it would come to a stream that nobody leaves any more."""
         if self._waiting is not None:
             self._waiting.close()
         self._subscribing.close()
-        super().lose()
+        self._context.hub.leave(self.subscriber)
 
     def gone(self) -> None:
         """Tell all of them that it is over."""

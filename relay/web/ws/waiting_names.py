@@ -135,6 +135,8 @@ class WaitingNames:
                 one.close()
         self._of_stream.clear()
         self._due.clear()
+        self._count = 0
+        self._has_room.set()
 
     def _begin_next(self, stream: tuple[str, str]) -> None:
         """Begin those of a stream that none is before."""
@@ -152,9 +154,12 @@ class WaitingNames:
     async def _answer(self) -> None:
         while self._due:
             await self._work_budget.take()
+            if not self._due:
+                break
             one = self._due.popleft()
             self._client.answer_due(one)
-            self._forget(one)
+            if one.stream in self._of_stream:
+                self._forget(one)
         self._is_answering = False
         if not self._count:
             self._client.none_waits()
