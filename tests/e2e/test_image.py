@@ -20,9 +20,8 @@ import aiohttp
 import pytest
 
 from relay.core.version import VERSION
-from tests.support.container import Image, Images
+from tests.support.container import TAG, Image
 from tests.support.free_ports import free_port
-from tests.support.tools import tool
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600), pytest.mark.real_time]
 
@@ -30,25 +29,7 @@ MOST_BYTES = 120_000_000
 GRACE_S = 10.0
 """After so long an engine kills a container that was told to stop."""
 PREFIX = "/api/v1/market-data"
-TAG = "market-relay:test"
 SANDBOX = ("serve", "--sandbox", "--forex-always-open", "--insecure", "--database", "/data/relay.db")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Image]:
-    """The image, built now."""
-    for name in ("buildah", "mmdebstrap"):
-        tool(name, name, request.config)
-    folder = tmp_path_factory.mktemp("image")
-    # Any user of a container goes through it.
-    for path in (folder, *folder.parents):
-        if path.is_relative_to(Path(tmp_path_factory.getbasetemp()).parent):
-            path.chmod(0o755)
-    images = Images(folder)
-    began = time.monotonic()
-    print(images.build(TAG, folder), f"built in {time.monotonic() - began:.0f} s")
-    yield Image(images.tree(TAG), images.config(TAG), folder / f"market-relay-{VERSION}.cdx.json")
-    images.delete()
 
 
 @pytest.fixture
