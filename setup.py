@@ -22,7 +22,8 @@ class Complete(sdist):
         for name in ("CHANGELOG.md", ".dockerignore", ".gitignore", ".pre-commit-config.yaml", ".prettierrc.json"):
             self.filelist.append(name)
         self.filelist.prune("tests/js/node_modules")
-        for pattern in ("*.so", "*.pyc"):
+        self.filelist.prune("relay/packaging/compose/secrets")
+        for pattern in ("*.so", "*.pyc", ".env"):
             self.filelist.global_exclude(pattern)
         super().make_distribution()
 

@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import signal
 import sqlite3
 import ssl
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -20,35 +22,17 @@ import aiohttp
 import pytest
 
 from relay.core.version import VERSION
-from tests.support.container import Image, Images
+from tests.support.container import ROOT, TAG, Image
 from tests.support.free_ports import free_port
-from tests.support.tools import tool
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600), pytest.mark.real_time]
 
+PACKAGING = ROOT / "relay" / "packaging"
 MOST_BYTES = 120_000_000
 GRACE_S = 10.0
 """After so long an engine kills a container that was told to stop."""
 PREFIX = "/api/v1/market-data"
-TAG = "market-relay:test"
 SANDBOX = ("serve", "--sandbox", "--forex-always-open", "--insecure", "--database", "/data/relay.db")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Image]:
-    """The image, built now."""
-    for name in ("buildah", "mmdebstrap"):
-        tool(name, name, request.config)
-    folder = tmp_path_factory.mktemp("image")
-    # Any user of a container goes through it.
-    for path in (folder, *folder.parents):
-        if path.is_relative_to(Path(tmp_path_factory.getbasetemp()).parent):
-            path.chmod(0o755)
-    images = Images(folder)
-    began = time.monotonic()
-    print(images.build(TAG, folder), f"built in {time.monotonic() - began:.0f} s")
-    yield Image(images.tree(TAG), images.config(TAG), folder / f"market-relay-{VERSION}.cdx.json")
-    images.delete()
 
 
 @pytest.fixture
@@ -191,3 +175,16 @@ async def test_a_full_disk_ends_neither_the_relay_nor_its_health(image: Image, d
         assert times == [times[0] + second for second in range(10)]
         filler.unlink()
         await becomes(True)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_lock_has_what_the_base_of_a_plain_build_needs(tmp_path: Path, machine: str) -> None:
+    written = (PACKAGING / "Dockerfile").read_text(encoding="utf-8")
+    found = re.search(r"^ARG BASE=docker\.io/library/python:(3\.\d+)-slim$", written, re.MULTILINE)
+    assert found is not None
+    assert f"Programming Language :: Python :: {found[1]}\n" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+    platforms = [f"--platform=manylinux{tag}_{machine}" for tag in ("_2_28", "_2_17", "2014")]
+    words = ["--dry-run", "--require-hashes", "--no-deps", "--only-binary=:all:", f"--python-version={found[1]}"]
+    command = [sys.executable, "-m", "pip", "install", "-q", *words, *platforms, f"--target={tmp_path}"]
+    said = subprocess.run([*command, "-r", str(PACKAGING / "lock.txt")], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from tests.support.relay_process import SAYS, Serving
 
 ROOT = Path(__file__).parents[2]
+TAG = "market-relay:test"
 _START = """
 set -e
 mount --make-rprivate /

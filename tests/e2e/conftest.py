@@ -1,0 +1,28 @@
+"""The container image, for all modules that run it: built once."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.core.version import VERSION
+from tests.support.container import TAG, Image, Images
+from tests.support.tools import tool
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Image]:
+    """The image, built now; its archive lies beside what it consists of."""
+    for name in ("buildah", "mmdebstrap"):
+        tool(name, name, pytestconfig)
+    folder = tmp_path_factory.mktemp("image")
+    # Any user of a container goes through it.
+    for path in (folder, *folder.parents):
+        if path.is_relative_to(Path(tmp_path_factory.getbasetemp()).parent):
+            path.chmod(0o755)
+    images = Images(folder)
+    began = time.monotonic()
+    print(images.build(TAG, folder), f"built in {time.monotonic() - began:.0f} s")
+    yield Image(images.tree(TAG), images.config(TAG), folder / f"market-relay-{VERSION}.cdx.json")
+    images.delete()
