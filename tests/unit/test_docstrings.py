@@ -204,6 +204,8 @@ def has_docstring(value: object) -> bool:
     for module_name, module in list(sys.modules.items()):
         if module_name.partition(".")[0] != "relay" or not (module.__file__ or "").endswith(".py"):
             continue
+        if not any(one is value for one in vars(module).values()):
+            continue
         for line, after in pairwise(tree(Path(str(module.__file__))).body):
             if isinstance(line, ast.Assign | ast.AnnAssign):
                 (target,) = line.targets if isinstance(line, ast.Assign) else (line.target,)
