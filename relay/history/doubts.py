@@ -215,12 +215,16 @@ def holes_beside(times: Sequence[int], part: Span, interval: str) -> list[Span]:
     """Return where in a part of time candles could be beside those that open at `times`, which are ascending."""
     first = bisect_left(times, part.start)
     at = max(part.start, next_open(interval, times[first - 1])) if first else part.start
-    holes = [Span(at, part.end)]
+    holes: list[Span] = []
     for time in times[first : bisect_left(times, part.end)]:
-        holes[-1:] = [Span(holes[-1].start, time), Span(next_open(interval, time), part.end)]
-    if not first:
-        holes[:1] = [holes[0]] if _may_hold_one(holes[0], interval, times) else []
-    return [hole for hole in holes if hole.start < hole.end]
+        if at < time:
+            holes.append(Span(at, time))
+        at = next_open(interval, time)
+    if at < part.end:
+        holes.append(Span(at, part.end))
+    if not first and holes and holes[0].start == part.start and not _may_hold_one(holes[0], interval, times):
+        del holes[0]
+    return holes
 
 
 def is_long(start: int, end: int, interval: str) -> bool:

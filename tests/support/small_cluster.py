@@ -256,7 +256,7 @@ class SmallCluster:
         kind = MemoryVenuePlugin if self._is_budgeted else VenuePlugin
         plugin = kind(self.venue, self.now, has_key=self._is_budgeted, compare_after_s=self._compare_after_s)
         host = PluginHost()
-        host.load([plugin], [])
+        host.load([plugin], installed=False)
         (loaded,) = host.loaded.values()
         settings = {**({"key": Secret("hush-hush")} if loaded.info.needs_key else {}), **settings}
         own = host.bind(loaded, settings, ProviderClock(self.clock))

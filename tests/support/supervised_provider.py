@@ -211,7 +211,7 @@ class Rig:
 async def rig_of(plugin: Scripted, folder: Path, timing: FeedTiming = FEED_TIMING) -> AsyncIterator[Rig]:
     """Bind the plugin; all that runs ends with the context."""
     host = PluginHost()
-    host.load([plugin], [])
+    host.load([plugin], installed=False)
     (loaded,) = host.loaded.values()
     hands = Hands()
     settings = {"key": Secret("hush-hush")} if loaded.info.needs_key else {}

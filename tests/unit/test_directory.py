@@ -106,7 +106,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
             **hears: Any,
         ) -> Directory:
             host = PluginHost()
-            host.load(plugins)
+            host.load(plugins, installed=False)
             assert not host.failures
             providers = [
                 host.bind(host.loaded[name], {"key": None}, ProviderClock(Clock())) for name in host.loaded

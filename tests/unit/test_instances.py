@@ -39,10 +39,11 @@ def host_of(tmp_path: Path) -> Host:
         *,
         builtin: tuple[object, ...] = (),
         plugins: tuple[str, ...] = (EXCHANGES,),
+        installed: bool = False,
     ) -> PluginHost:
         path = tmp_path / "relay.toml"
         path.write_text(f"plugins = {list(plugins)}\n{content}")
-        return load_plugins(load_config({}, environ or {}, str(path)), builtin)
+        return load_plugins(load_config({}, environ or {}, str(path)), builtin, installed=installed)
 
     return load
 
@@ -252,7 +253,7 @@ def test_two_entry_points_of_one_name_are_taken_in_the_order_of_their_distributi
         module = name.replace("-", "_")
         modules(module, source_of("clock", ("Clock", name)))
         distribution(tmp_path / "modules", name, version, f"clock = {module}")
-    host = host_of()
+    host = host_of(installed=True)
     assert host.failures == []
     assert host.loaded["clock"].info.title == "zz-clock"
     assert (host.loaded["clock"].distribution, host.loaded["clock"].version) == ("zz-clock", "2.0")
@@ -266,7 +267,7 @@ def test_an_entry_point_that_is_switched_off_is_not_imported(
 ) -> None:
     modules("costly", "raise RuntimeError('imported')")
     distribution(tmp_path / "modules", "market-relay-costly", "3.1", "costly = costly")
-    host = host_of("[providers.costly]\nenabled = false")
+    host = host_of("[providers.costly]\nenabled = false", installed=True)
     assert (host.failures, list(host.loaded)) == ([], ["exchanges"])
     door = host.switched_off["costly"].door
     assert door is not None
@@ -278,7 +279,7 @@ def test_a_class_that_comes_in_by_two_doors_is_one_provider(
 ) -> None:
     modules("both", source_of("exchanges"))
     distribution(tmp_path / "modules", "both", "1.0", "exchanges = both:Exchanges")
-    host = host_of(plugins=("both:Exchanges",))
+    host = host_of(plugins=("both:Exchanges",), installed=True)
     assert (host.loaded["exchanges"].source, host.loaded["exchanges"].version) == ("module:both:Exchanges", "1.0")
     assert caplog.messages == []
 
@@ -447,7 +448,7 @@ def test_likely_mistakes_know_the_variables_of_instances_and_of_what_is_off(tmp_
     known = ("RELAY_KRAKEN_ENABLED", "RELAY_KRAKEN_API_KEY_FILE", "RELAY_EXCHANGES_ENABLED", "RELAY_BINANCE_WS_URL")
     environ = {name: "" for name in known} | {"RELAY_KRAKEN_API_KY": "x"}
     config = load_config({}, environ, str(path))
-    host = load_plugins(config, BUILTIN)
+    host = load_plugins(config, BUILTIN, installed=False)
     infos = [loaded.info for loaded in host.loaded.values()]
     assert list(likely_mistakes(config, infos, host.unread)) == [
         "no setting reads the variable RELAY_KRAKEN_API_KY; did you mean RELAY_KRAKEN_API_KEY?"
@@ -459,7 +460,7 @@ def test_one_key_for_two_instances_is_a_likely_mistake_that_is_not_repeated(tmp_
     keys = "[providers.one]\nuses = 'exchanges'\napi_key = 'opensesame'\n" + KRAKEN + "api_key = 'another'\n"
     path.write_text(f"plugins = ['{EXCHANGES}']\n[exchanges]\napi_key = 'opensesame'\n{keys}")
     config = load_config({}, {}, str(path))
-    host = load_plugins(config, ())
+    host = load_plugins(config, (), installed=False)
     assert list(likely_mistakes(config, [loaded.info for loaded in host.loaded.values()])) == [
         "exchanges and one have the same api_key: each spends its limits without regard to the other"
     ]

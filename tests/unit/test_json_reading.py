@@ -69,19 +69,20 @@ async def test_what_is_nested_too_deep_is_refused_by_name(depth: int) -> None:
 
 PAIR = {"symbol": "BTCUSDT", "filters": [{"filterType": "LOT_SIZE", "stepSize": "0.00001000"}] * 8, "isSpot": True}
 LARGE: dict[str, bytes] = {
-    "a list of instruments": orjson.dumps({"symbols": [PAIR] * 5000}),
-    "arrays": b"[" + b"[]," * 100_000 + b"1]",
-    "arrays in arrays": b"[" + b"[[[]]]," * 50_000 + b"1]",
-    "arrays in an object": b'{"values":[' + b"[]," * 100_000 + b"1]}",
-    "numbers": b"[" + b"1," * 200_000 + b"1]",
-    "texts": b"[" + b'"",' * 100_000 + b"1]",
-    "empty objects": b"[" + b"{}," * 100_000 + b"1]",
-    "keys": b"{" + b",".join(b'"%d":0' % number for number in range(50_000)) + b"}",
+    "a list of instruments": orjson.dumps({"symbols": [PAIR] * 1000}),
+    "arrays": b"[" + b"[]," * 90_000 + b"1]",
+    "arrays in arrays": b"[" + b"[[[]]]," * 40_000 + b"1]",
+    "arrays in an object": b'{"values":[' + b"[]," * 90_000 + b"1]}",
+    "numbers": b"[" + b"1," * 135_000 + b"1]",
+    "texts": b"[" + b'"",' * 90_000 + b"1]",
+    "empty objects": b"[" + b"{}," * 90_000 + b"1]",
+    "keys": b"{" + b",".join(b'"%d":0' % number for number in range(30_000)) + b"}",
 }
 
 
 @pytest.mark.parametrize("text", LARGE.values(), ids=LARGE)
 async def test_loop_runs_while_a_large_text_is_read(text: bytes) -> None:
+    assert len(text) > AT_ONCE
     reading = asyncio.create_task(read_json(text))
     turns = 0
     # More than enough: without the thread there are two, before it and when it is done.

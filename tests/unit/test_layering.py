@@ -111,21 +111,57 @@ def cycle(graph: dict[str, set[str]]) -> list[str]:
     return []
 
 
-@pytest.mark.parametrize(("name", "path"), list(modules("relay")))
-def test_package_imports_only_from_lower_layers(name: str, path: Path) -> None:
+def upward(name: str, path: Path) -> Iterator[str]:
+    """Yield what a module of `relay` imports that it may not, each with its place."""
     package = package_of(name)
     if package == "relay.web":
-        assert not list(imports(path)), "the package relay.web itself holds no code"
+        if list(imports(path)):
+            yield f"{path}: the package relay.web itself holds no code"
         return
-    assert package in LEVELS, f"{package} is in no layer: give it one in {Path(__file__).name}"
+    if package not in LEVELS:
+        yield f"{path}: {package} is in no layer: give it one in {Path(__file__).name}"
+        return
     for imported, line in imports(path):
         if is_within(imported, "relay") and package_of(imported) != package:
-            assert imported != "relay", f"{path}:{line} imports from the package root"
             lower = package_of(imported)
-            assert LEVELS[lower] < LEVELS[package], f"{path}:{line}: {package} imports from {lower}, which is not lower"
-        if is_within(imported, "providers"):
-            assert name == "relay.cli", f"{path}:{line} imports a provider"
-        assert not is_within(imported, "tests"), f"{path}:{line} imports tests"
+            if imported == "relay":
+                yield f"{path}:{line} imports from the package root"
+            elif LEVELS[lower] >= LEVELS[package]:
+                yield f"{path}:{line}: {package} imports from {lower}, which is not lower"
+        if is_within(imported, "providers") and name != "relay.cli":
+            yield f"{path}:{line} imports a provider"
+        if is_within(imported, "tests"):
+            yield f"{path}:{line} imports tests"
+
+
+def test_packages_import_only_from_lower_layers() -> None:
+    found = list(modules("relay"))
+    assert len(found) > 100
+    assert [fault for name, path in found for fault in upward(name, path)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        (
+            "relay.core.model",
+            "from relay.web.http import charts",
+            "relay.core imports from relay.web.http, which is not lower",
+        ),
+        ("relay.core.model", "import relay.core.spans", ""),
+        ("relay.app", "from relay import Candle", "imports from the package root"),
+        ("relay.app", "import providers.binance", "imports a provider"),
+        ("relay.cli", "import providers.binance", ""),
+        ("relay.app", "from tests.support import pipe", "imports tests"),
+        ("relay.web", "import json", "holds no code"),
+        ("relay.news", "", "relay.news is in no layer"),
+    ],
+)
+def test_an_import_from_a_higher_layer_is_noticed(name: str, text: str, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(text)
+    found = list(upward(name, tmp_path / "module.py"))
+    assert len(found) == bool(fault)
+    assert fault in "".join(found)
 
 
 def test_template_of_a_provider_imports_only_the_root_of_relay_and_what_is_for_its_tests() -> None:
@@ -152,15 +188,43 @@ def test_every_layer_names_what_exists() -> None:
     assert {package_of(name) for name, _ in modules("relay")} - {"relay.web"} == set(LEVELS)
 
 
-@pytest.mark.parametrize(("name", "path"), list(modules("providers")))
-def test_provider_imports_only_the_root_of_relay(name: str, path: Path) -> None:
+def inward(name: str, path: Path) -> Iterator[str]:
+    """Yield what a module of `providers` imports that it may not, each with its place."""
     for imported, line in imports(path):
         if is_within(name, "providers.sandbox"):
-            assert not is_within(imported, "relay"), f"{path}:{line}: a stand-in shares no code with what it tests"
-            assert not is_within(imported, "providers") or is_within(imported, "providers.sandbox"), f"{path}:{line}"
+            if is_within(imported, "relay"):
+                yield f"{path}:{line}: a stand-in shares no code with what it tests"
+            if is_within(imported, "providers") and not is_within(imported, "providers.sandbox"):
+                yield f"{path}:{line} imports {imported}"
         else:
-            assert not is_within(imported, "relay") or imported == "relay", f"{path}:{line} imports {imported}"
-            assert not is_within(imported, "providers.sandbox"), f"{path}:{line} imports a stand-in"
+            if is_within(imported, "relay") and imported != "relay":
+                yield f"{path}:{line} imports {imported}"
+            if is_within(imported, "providers.sandbox"):
+                yield f"{path}:{line} imports a stand-in"
+
+
+def test_providers_import_only_the_root_of_relay() -> None:
+    found = list(modules("providers"))
+    assert len(found) > 50
+    assert [fault for name, path in found for fault in inward(name, path)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("providers.binance.codec", "from relay import Candle", ""),
+        ("providers.binance.codec", "from relay.core import model", "imports relay.core.model"),
+        ("providers.binance.codec", "import providers.sandbox", "imports a stand-in"),
+        ("providers.sandbox.market", "from relay import Candle", "shares no code"),
+        ("providers.sandbox.market", "from providers.binance import codec", "imports providers.binance"),
+        ("providers.sandbox.market", "from providers.sandbox import parts", ""),
+    ],
+)
+def test_a_provider_that_imports_more_is_noticed(name: str, text: str, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(text)
+    found = list(inward(name, tmp_path / "module.py"))
+    assert len(found) == bool(fault)
+    assert fault in "".join(found)
 
 
 def test_a_relative_import_is_noticed(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ async def start(store: Store) -> AsyncIterator[Start]:
 
 def providers_of(session: aiohttp.ClientSession, *plugins: object) -> list[Provider]:
     host = PluginHost()
-    host.load(plugins)
+    host.load(plugins, installed=False)
     assert not host.failures
     providers = [host.bind(loaded, {"key": None}, ProviderClock(Clock())) for loaded in host.loaded.values()]
     for provider in providers:

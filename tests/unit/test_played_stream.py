@@ -168,12 +168,9 @@ async def test_history_ends_with_what_is_known_of_the_open_candle() -> None:
 
 async def test_history_looks_at_few_of_many_short_candles() -> None:
     seconds = walk(86_400, "1s")
-    streams = {
-        StreamKey("BTCUSDT", "1s"): seconds,
-        M1: longer(seconds, "1m"),
-        H1: longer(seconds, "1h"),
-        D1: longer(seconds, "1d"),
-    }
+    minutes = longer(seconds, "1m")
+    hours = longer(minutes, "1h")
+    streams = {StreamKey("BTCUSDT", "1s"): seconds, M1: minutes, H1: hours, D1: longer(hours, "1d")}
     recording = MemoryRecording(streams)
     (known,) = await PlayedStream(recording, "binance", D1, streams).known_at(START + 80_000, None, 1 << 40, 1)
     assert len(recording.asked) < 12

@@ -100,7 +100,9 @@ async def test_only_what_is_wanted_is_found(index: SearchIndex) -> None:
     assert [MARKET[number].symbol for number in hits] == ["BTCAUD"]
 
 
-MANY = [of(f"S{number:05d}USD", f"S{number:05d}", "USD", f"Company {number} plc") for number in range(40_000)]
+@pytest.fixture(scope="module")
+def many() -> list[Instrument]:
+    return [of(f"S{number:05d}USD", f"S{number:05d}", "USD", f"Company {number} plc") for number in range(40_000)]
 
 
 class Meter:
@@ -116,11 +118,11 @@ class Meter:
         self.turns += 1
 
 
-async def test_a_search_of_many_takes_its_work_in_turns() -> None:
+async def test_a_search_of_many_takes_its_work_in_turns(many: list[Instrument]) -> None:
     making = Meter()
-    index = SearchIndex(MANY, making.give_way)
-    assert making.turns >= 2 * len(MANY) // ROWS_OF_BLOCK
-    blocks = len(MANY) // ROWS_OF_BLOCK
+    index = SearchIndex(many, making.give_way)
+    assert making.turns >= 2 * len(many) // ROWS_OF_BLOCK
+    blocks = len(many) // ROWS_OF_BLOCK
     nothing, everything, words = Meter(), Meter(), Meter()
     assert await index.find("zzz", 100, turn=nothing.turn) == []
     # Six forms are looked for in each block, and each scan of one counts as ten hits.
@@ -133,7 +135,7 @@ async def test_a_search_of_many_takes_its_work_in_turns() -> None:
         return False
 
     assert await index.find("company", 100, reject, turn=everything.turn) == []
-    assert rejected >= len(MANY)
+    assert rejected >= len(many)
     assert everything.turns >= rejected // WORK_OF_TURN
     assert await index.find("company zzz", 100, turn=words.turn) == []
     assert words.turns < everything.turns
@@ -146,7 +148,7 @@ async def test_what_is_called_by_its_symbol_alone_comes_before_the_same_of_anoth
     assert await index.find("gsp", 3) == [2, 0, 1]
 
 
-async def test_enough_good_hits_end_a_search() -> None:
+async def test_enough_good_hits_end_a_search(many: list[Instrument]) -> None:
     looked = 0
 
     def look(_: int) -> bool:
@@ -154,7 +156,7 @@ async def test_enough_good_hits_end_a_search() -> None:
         looked += 1
         return True
 
-    index = SearchIndex(MANY, lambda: None)
+    index = SearchIndex(many, lambda: None)
     assert len(await index.find("s", 100, look)) == 100
     assert looked == 100
-    assert index.size < 100 * len(MANY)
+    assert index.size < 100 * len(many)

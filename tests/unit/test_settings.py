@@ -83,7 +83,7 @@ def toml(name: str, value: Any) -> str:
 
 
 def settings_of(config: Config, name: str) -> Mapping[str, Any]:
-    return provider_settings(config, load_plugins(config, BUILTIN).loaded[name].info)
+    return provider_settings(config, load_plugins(config, BUILTIN, installed=False).loaded[name].info)
 
 
 def test_defaults_are_those_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +316,7 @@ OF_SERVICES = {
 
 
 def mistakes_of(config: Config) -> list[str]:
-    host = load_plugins(config, BUILTIN)
+    host = load_plugins(config, BUILTIN, installed=False)
     return list(likely_mistakes(config, [loaded.info for loaded in host.loaded.values()]))
 
 
@@ -492,13 +492,13 @@ def test_complaint_about_a_providers_key(
 
 def test_table_of_nobody_is_a_complaint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'kraken'.*binance"):
-        load_plugins(config_of("[kraken]\nx = 1", tmp_path), BUILTIN)
+        load_plugins(config_of("[kraken]\nx = 1", tmp_path), BUILTIN, installed=False)
 
 
 def test_table_of_a_plugin_that_failed_is_none(tmp_path: Path) -> None:
     (tmp_path / "kraken.py").write_text("import nowhere_to_be_found")
     config = config_of(f"plugins = ['{tmp_path / 'kraken.py'}']\n[kraken]\nx = 1", tmp_path)
-    host = load_plugins(config, BUILTIN)
+    host = load_plugins(config, BUILTIN, installed=False)
     assert [failure.source for failure in host.failures] == [f"file:{tmp_path / 'kraken.py'}"]
     check_tables(config, [*host.loaded, "kraken"])
 
@@ -559,7 +559,7 @@ def test_a_secret_in_a_file_may_have_a_byte_order_mark_before_it(tmp_path: Path)
 def test_an_unknown_key_names_the_nearest_one(tmp_path: Path, content: str, meant: str) -> None:
     def read() -> None:
         config = config_of(content, tmp_path)
-        for loaded in load_plugins(config, BUILTIN).loaded.values():
+        for loaded in load_plugins(config, BUILTIN, installed=False).loaded.values():
             provider_settings(config, loaded.info)
 
     with pytest.raises(ConfigError, match=meant):
