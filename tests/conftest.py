@@ -1,7 +1,6 @@
 """Fixtures shared by the tests: stand-ins of both exchanges, and relays that run against them."""
 
 import logging
-import math
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -79,27 +78,24 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the files that say they take long; give a soak the time that it was asked for, and some to settle.
+    """Begin with the files whose tests may take longest; give long ones the time that a soak was asked for, and more.
 
-    Soaks come first, which wait for most of their time, then what may take longest: nothing is left at the end that
-    one worker is busy with while the others have nothing to do.
+    Nothing is left at the end that one worker is busy with while the others have nothing to do.
     """
+    seconds = max(config.getoption("--soak-seconds"), config.getoption("--rude-seconds"))
+    for item in items:
+        if item.get_closest_marker("long") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(seconds + 700))
     longest: dict[Path, float] = {}
     for item in items:
         longest[item.path] = max(longest.get(item.path, 0.0), _longest_s(item))
     items.sort(key=lambda item: -longest[item.path])
-    for item in items:
-        if item.get_closest_marker("soak") is not None:
-            seconds = max(config.getoption("--soak-seconds"), config.getoption("--rude-seconds"))
-            item.add_marker(pytest.mark.timeout(seconds + 700))
 
 
 def _longest_s(item: pytest.Item) -> float:
     """Return how long a test says that it may take, 0 where it says nothing."""
-    if item.get_closest_marker("soak") is not None:
-        return math.inf
     timeout = item.get_closest_marker("timeout")
-    return float(timeout.args[0]) if timeout is not None else float(item.get_closest_marker("long") is not None)
+    return 0.0 if timeout is None else float(timeout.args[0])
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from providers.sandbox.intervals import local_end_time, local_open_time
-from providers.sandbox.listings import DAY_MS, Pair
+from providers.sandbox.listings import DAY_MS, HOUR_MS, Pair
 from providers.sandbox.market import Market
 
 SYDNEY = ZoneInfo("Australia/Sydney")
@@ -18,6 +19,8 @@ INTERVALS = ("1min", "5min", "15min", "30min", "45min", "1h", "2h", "4h", "8h", 
 _NAMES = {"1min": "1m", "5min": "5m", "15min": "15m", "30min": "30m", "45min": "45m",
           "1day": "1d", "1week": "1w", "1month": "1M"}  # fmt: skip
 _LONG = ("1d", "1w", "1M")
+_REMEMBERED = 16_384
+"""Who polls is given nearly the same bars each time."""
 
 
 class Bar(NamedTuple):
@@ -52,16 +55,23 @@ def parse_moment(text: str, zone: tzinfo) -> Moment | None:
 
 def is_lost(start_ms: int) -> bool:
     """Tell whether a bar is lost because its Sydney label comes twice, when summer time ends there."""
-    local = datetime.fromtimestamp(start_ms / 1000, SYDNEY)
+    return _is_lost_hour(start_ms // HOUR_MS)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _is_lost_hour(hour: int) -> bool:
+    local = datetime.fromtimestamp(hour * HOUR_MS // 1000, SYDNEY)
     return local.fold == 0 and local.utcoffset() != local.replace(fold=1).utcoffset()
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def label(interval: str, start_ms: int, zone: tzinfo) -> str:
     """Write a bar's open time as the answer shows it."""
     local = datetime.fromtimestamp(start_ms / 1000, zone)
-    return local.strftime("%Y-%m-%d" if _NAMES.get(interval) in _LONG else "%Y-%m-%d %H:%M:%S")
+    return local.isoformat(" ", "seconds")[: 10 if _NAMES.get(interval) in _LONG else 19]
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def price_text(units: int, decimals: int, dp: int = -1) -> str:
     """Write a price: trailing zeros cut, or rounded to `dp` decimals when that is not -1."""
     value = Decimal(units).scaleb(-decimals)

@@ -300,7 +300,8 @@ class Polls:
         given: list[Given] = []
         broken: list[KeyRefused] = []
         # The same refusal for all may be about one of them: each is asked alone to find out.
-        is_blamed_on_all = len(poll.keys) > 1 and len({repr(answer) for answer in answers.values()}) == 1
+        refusals = {None if isinstance(answer, SeriesAnswer) else repr(answer) for answer in answers.values()}
+        is_blamed_on_all = len(poll.keys) > 1 and len(refusals) == 1
         for place, key in enumerate(poll.keys):
             answer = answers[key.symbol]
             stream = self._streams[key]

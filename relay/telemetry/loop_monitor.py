@@ -97,7 +97,7 @@ class LoopMonitor:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
-        self._plan()
+        self._plan(time.monotonic(), time.thread_time())
         self._thread = threading.Thread(target=self._watch, name="loop monitor", daemon=True)
         self._thread.start()
         return self
@@ -108,22 +108,23 @@ class LoopMonitor:
         # It ends at once, and the threads that could wait for it may all be held by a plugin.
         self._thread.join()
 
-    def _plan(self) -> None:
-        self._beaten_at, self._used_s, self._ticks_seen = time.monotonic(), time.thread_time(), self._ticks
+    def _plan(self, now: float, used_s: float) -> None:
+        self._beaten_at, self._used_s, self._ticks_seen = now, used_s, self._ticks
         self._handle = self._loop.call_later(self._beat_s, self._beat)
 
     def _beat(self) -> None:
-        late_s = max(0.0, time.monotonic() - self._beaten_at - self._beat_s)
+        now, used_s = time.monotonic(), time.thread_time()
+        late_s = max(0.0, now - self._beaten_at - self._beat_s)
         self.lateness.observe(late_s)
         self._recent.append(late_s)
-        by_ticks_s, by_cpu_s = (self._ticks - self._ticks_seen) * self._tick_s, time.thread_time() - self._used_s
+        by_ticks_s, by_cpu_s = (self._ticks - self._ticks_seen) * self._tick_s, used_s - self._used_s
         self.longest_blocked_s = max(self.longest_blocked_s, max(by_ticks_s, by_cpu_s) - self._beat_s)
         for blocks in self._noticed:
             blocks.longest_s = max(blocks.longest_s, late_s)
         self._noticed = []
         self._is_noticed = False
         self._beats += 1
-        self._plan()
+        self._plan(now, used_s)
 
     # -- in the thread -----------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from tests.support.proxies import Visitor, check_everything, examples, proxy, re
 from tests.support.running_relay import PREFIX, Closed, Running
 from tests.support.tools import tool
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.timeout(300)
 
 TRUSTED = networks(["127.0.0.1"])
 LONG = f"{PREFIX}/history?symbol=BTCUSDT&interval=1m&start_time=1600000000&limit=50000&format=csv"

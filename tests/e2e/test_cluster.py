@@ -180,6 +180,7 @@ async def add_and_take_away(trial: Trial) -> None:
 Fault = Callable[[Trial], Coroutine[Any, Any, None]]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("shards", ["1", "4"])
 async def test_clients_of_all_relays_are_told_the_truth_when_owners_are_killed(
@@ -190,7 +191,7 @@ async def test_clients_of_all_relays_are_told_the_truth_when_owners_are_killed(
         await running.judge()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.long
 @pytest.mark.parametrize("fault", [stop_owner, cut_owner, lose_nats, add_and_take_away])
 async def test_clients_of_all_relays_are_told_the_truth_through(
     fault: Fault, request: pytest.FixtureRequest, tmp_path: Path

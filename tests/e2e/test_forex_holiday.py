@@ -5,6 +5,6 @@ import pytest
 from tests.support.forex_runs import HOLIDAY, POLL_FREE, QUICK, run_week
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.long
 def test_a_holiday_passes_without_a_fault() -> None:
     run_week(*HOLIDAY, *POLL_FREE, *QUICK)

@@ -1,6 +1,6 @@
 """All four clients over a network that cuts, delays, trickles and swallows, to a relay that is killed again and again.
 
-The exchange's history lists closed candles only and answers late. `pytest tests/e2e/test_rude_network.py
+The exchange's history lists closed candles only and answers late. `pytest -m long tests/e2e/test_rude_network.py
 --rude-seconds 180 -s` kills the relay some twenty times, with readers that rest for a minute.
 """
 
@@ -18,10 +18,10 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.e2e.test_soak import start_process
 from tests.support.conditions import eventually
 from tests.support.free_ports import free_port
 from tests.support.javascript_client import SUPPORT, node_of
+from tests.support.relay_process import start_process
 from tests.support.rude_proxy import RudeProxy
 from tests.support.running_relay import WsClient, end_process
 from tests.support.served_files import client_file, lay_out
@@ -218,7 +218,7 @@ def site_of(tmp_path: Path, url: str) -> Path:
     return client.parent / "static" / "feed.js"
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_no_network_costs_a_client_a_close_a_revision_or_the_repair_of_a_gap(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

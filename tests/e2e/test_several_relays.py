@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_rude_network import SETTLES_S, STREAMS, Audience, nothing, report
-from tests.e2e.test_soak import start_process
 from tests.support.conditions import eventually
 from tests.support.free_ports import free_port
 from tests.support.javascript_client import node_of
+from tests.support.relay_process import start_process
 from tests.support.rude_proxy import RudeProxy
 from tests.support.running_relay import end_process
 from tests.support.soak import Faulter, MarketTruth
@@ -136,7 +136,7 @@ async def market(request: pytest.FixtureRequest) -> AsyncIterator[UntidySandbox]
         yield sandbox
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_clients_with_two_addresses_lose_repeat_and_change_no_candle(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -156,7 +156,7 @@ async def test_clients_with_two_addresses_lose_repeat_and_change_no_candle(
         await judge(request, tmp_path, sandbox, [proxy.url for proxy in proxies], victims, proxies)
 
 
-@pytest.mark.soak
+@pytest.mark.long
 async def test_leaf_of_a_root_that_is_killed_loses_repeats_and_changes_no_candle(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

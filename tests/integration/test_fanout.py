@@ -19,7 +19,7 @@ from tests.support.raw_socket import RawClient
 from tests.support.running_relay import Running, WsClient
 from tests.support.transports import TRANSPORTS
 
-pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.long]
+pytestmark = [pytest.mark.usefixtures("way"), pytest.mark.timeout(300)]
 
 
 async def test_clients_with_the_same_streams_share_one_group_and_others_do_not(relay: Running) -> None:

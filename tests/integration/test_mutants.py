@@ -11,7 +11,7 @@ from relay.testing import DoesNotConform, FaultName, Report, check_provider, spe
 from tests.support.mutants import MUTANTS, Mutant, plugin_of
 from tests.support.walking_venue import START, WalkingVenue
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.timeout(300)
 
 KEY = StreamKey("AAA-BBB", "1m")
 ALL_CHECKED = {

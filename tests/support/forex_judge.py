@@ -45,7 +45,8 @@ class Scenario(NamedTuple):
     On `holidays` there are no prices although the market is open by the clock, nor on `bank_holidays`, which the relay
     knows. Without `leaves` nobody comes and goes. Half of the bars change so long after their end (`settles_s`).
     `ordeals` are names of `forex_troubles.ORDEALS`. With `is_new_york` candles of four hours begin with the day of the
-    market, else by UTC. One that `is_tidy` answers at once and says everything once and in order.
+    market, else by UTC. One that `is_tidy` answers at once and says everything once and in order. With `leaps` the
+    middle of closed hours passes at once, as where a machine was suspended.
     """
 
     start: int
@@ -59,6 +60,7 @@ class Scenario(NamedTuple):
     is_new_york: bool = False
     is_tidy: bool = False
     bank_holidays: tuple[Times, ...] = ()
+    leaps: bool = False
 
     @property
     def end(self) -> float:

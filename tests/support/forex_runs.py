@@ -10,9 +10,12 @@ POLL_FREE = ("--mode", "poll", "--plan", "free")
 POLL_LARGE = ("--mode", "poll", "--plan", "large")
 STREAM_LARGE = ("--mode", "stream", "--plan", "large")
 QUICK = ("--step", "5")
+LEAP = ("--leap",)
+"""Closed hours pass at once, but the first and the last: `WEEKS` have all of them."""
 HOLIDAY = (
-    "--start", "2026-11-04 20:00", "--hours", "34", "--holiday", "2026-11-04 22:00", "2026-11-05 23:00",
+    "--start", "2026-11-04 20:00", "--hours", "29", "--holiday", "2026-11-04 22:00", "2026-11-05 23:00",
 )  # fmt: skip
+LATE_BARS = ("--start", "2026-10-13 00:00", "--hours", "33", "--settles", "150")
 WEEKS = {
     # To the next Friday's close; Thursday is a holiday.
     "change of clocks and a holiday": (

@@ -47,6 +47,8 @@ MOST_GAPS = 50
 QUIET_FROM_S = 3600.0
 QUIET_STEP_S = 10.0
 """While the market is closed timers may be so late, from an hour after its close to an hour before it opens."""
+LEAPS_AFTER_S = 5 * 3600.0
+"""So long after a close the candles that hold it are over too, the longest of them at midnight of UTC."""
 ORDEAL_NAMES = ("troubles", "another key", "a smaller plan", "another program", "no ticks at first")
 
 
@@ -143,6 +145,9 @@ async def simulate(now: Time, scenario: Scenario) -> tuple[list[tuple[str, str]]
     async def hurry_through_closed_hours() -> None:
         usual_s = now.step_s
         for at, is_open in Truth(market, "EUR/USD", "1m").changes(scenario.start, end):
+            if is_open and scenario.leaps:
+                await asyncio.sleep(LEAPS_AFTER_S - QUIET_FROM_S)
+                now.leap(at - QUIET_FROM_S)
             await asyncio.sleep(at + (-QUIET_FROM_S if is_open else QUIET_FROM_S) - time.time())
             now.step_s = usual_s if is_open else max(usual_s, QUIET_STEP_S)
 
@@ -316,6 +321,7 @@ if __name__ == "__main__":
     parser.add_argument("--new-york", action="store_true", help="candles of four hours begin with the market's day")
     parser.add_argument("--tidy", action="store_true", help="the provider answers at once, once and in order")
     parser.add_argument("--step", type=float, default=STEP_S, metavar="S", help="timers run at multiples of this")
+    parser.add_argument("--leap", action="store_true", help="closed hours pass at once, but the first and the last")
     parser.add_argument("--most", type=int, default=8, help="how many of a kind are printed")
     asked = parser.parse_args()
     chosen = Scenario(
@@ -330,5 +336,6 @@ if __name__ == "__main__":
         is_new_york=asked.new_york,
         is_tidy=asked.tidy,
         bank_holidays=tuple((first, last) for first, last in asked.bank_holiday),
+        leaps=asked.leap,
     )
     sys.exit(main(install(chosen.start, asked.step), chosen, asked.most))

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.sandbox import Sandbox
 
 SAYS = re.compile(r"market-relay serves (https?://\S+)")
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "TWELVE_DATA_"))}
@@ -122,3 +123,19 @@ async def serving(
         if process.returncode is None:
             process.kill()
         await running.ended()
+
+
+async def start_process(sandbox: Sandbox, port: int, database: Path) -> asyncio.subprocess.Process:
+    """Start a relay that has spot only, of this sandbox; return when it serves."""
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("RELAY_")}
+    environ |= {"RELAY_BINANCE_WS_URL": sandbox.binance.ws_url, "RELAY_BINANCE_REST_URL": sandbox.binance.rest_url}
+    environ |= WITHOUT_FUTURES
+    arguments = ("-m", "relay", "serve", "--port", str(port), "--database", str(database), "--log-level", "error")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, env=environ, cwd=database.parent, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(LONGEST_WAIT_S):
+        line = await process.stdout.readline()
+    assert line, "the relay did not start"
+    return process

@@ -37,6 +37,10 @@ class Time:
         """Return seconds since some moment."""
         return 1000.0 + self.passed_s
 
+    def leap(self, moment: float) -> None:
+        """Let it be a later moment (Unix seconds) at once: all timers are due that would have run until then."""
+        self.passed_s = max(self.passed_s, moment - self._start)
+
 
 def install(start: float, step_s: float = STEP_S) -> Time:
     """Let this process live from `start` (Unix seconds) on; timers run at multiples of the step."""

@@ -142,6 +142,15 @@ def test_scripts_that_ci_runs_are_there_and_may_be_run() -> None:
     assert all(os.access(ROOT / script, os.X_OK) for script in scripts)
 
 
+def test_ci_runs_what_plain_pytest_leaves_out() -> None:
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    left_out = re.findall(r"not (\w+)", settings["tool:pytest"]["addopts"])
+    script = re.sub(r"^#.*$", "", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(left_out) == {"peers", "binary", "image", "long"}
+    assert [marker for marker in left_out if f"-m {marker} " not in script] == []
+
+
 CONSTANT = r"_?[A-Z][A-Z0-9_]{2,}"
 # By `monkeypatch`, by hand, or in Python that another process is given.
 PATCH = re.compile(

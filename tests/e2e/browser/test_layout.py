@@ -7,7 +7,7 @@ from tests.e2e.browser.charts import loaded
 from tests.e2e.browser.conftest import OpenPage
 from tests.support.running_relay import Running
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.timeout(300)
 
 WINDOWS = [(1440, 900), (1280, 800), (1100, 800), (1024, 768), (900, 700), (768, 1024)]
 PHONES = [(390, 844), (360, 640), (844, 390), (667, 375)]

@@ -13,7 +13,7 @@ from tests.support.conditions import eventually
 from tests.support.running_relay import Running, start_relay
 from tests.support.sandbox import Sandbox
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.timeout(300)
 
 STATUS_ROUTE = "/api/v1/market-data/status"
 
