@@ -27,6 +27,14 @@ class UnknownSymbol(LookupError):
     """The market has no such symbol."""
 
 
+class Walk:
+    """The days of a pair from its listing on, as far as they were needed, and its mood after the last one."""
+
+    def __init__(self) -> None:
+        self.days: list[Part] = []
+        self.mood = 0.0
+
+
 class Market:
     """Answer what any pair did in any stretch of time since its listing; equal seeds give equal answers.
 
@@ -38,8 +46,7 @@ class Market:
         self.forex_always_open = forex_always_open
         self.crypto: dict[str, Pair] = crypto_pairs(extra_symbols)
         self.forex: dict[str, Pair] = forex_pairs()
-        self._days: dict[str, list[Part]] = {}
-        self._moods: dict[str, float] = {}
+        self._walks: dict[str, Walk] = {}
         self._splits: OrderedDict[tuple[str, int, int], tuple[Part, ...]] = OrderedDict()
         self._tapes: OrderedDict[tuple[str, int, int], Tape] = OrderedDict()
 
@@ -113,12 +120,19 @@ class Market:
         if index < 0:
             first = self._day(pair, pair.listed_day)
             return flat(day * DAY_MS, (day + 1) * DAY_MS, first.previous, 0)
-        days = self._days.setdefault(pair.symbol, [])
-        while len(days) <= index:
-            days.append(self._next_day(pair, days))
-        return days[index]
+        walk = self._walks.get(pair.symbol)
+        if walk is None:
+            walk = self._walks[pair.symbol] = self.walk(pair)
+        while len(walk.days) <= index:
+            walk.days.append(self._next_day(pair, walk))
+        return walk.days[index]
 
-    def _next_day(self, pair: Pair, days: list[Part]) -> Part:
+    def walk(self, pair: Pair) -> Walk:
+        """Begin with the days of a pair."""
+        return Walk()
+
+    def _next_day(self, pair: Pair, walk: Walk) -> Part:
+        days = walk.days
         day = pair.listed_day + len(days)
         scale = 10**pair.price_decimals
         previous = days[-1].close if days else max(100, round(pair.price * scale))
@@ -129,8 +143,7 @@ class Market:
         if hours == 0 or (gone is not None and day >= gone):
             return flat(start, end, previous, next_id)
         dice = self._dice(pair.symbol, 0, start)
-        mood = 0.92 * self._moods.get(pair.symbol, 0.0) + 0.25 * normal(dice)
-        self._moods[pair.symbol] = mood
+        mood = walk.mood = 0.92 * walk.mood + 0.25 * normal(dice)
         share = hours / 24
         sigma = pair.daily_sigma * math.exp(0.55 * mood - 0.12) * math.sqrt(share)
         # A pull towards the pair's usual price keeps decades of prices plausible.

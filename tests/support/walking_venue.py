@@ -4,10 +4,11 @@ import asyncio
 import random
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple, Self
 
+import orjson
 from aiohttp import WSMsgType, web
 
 from relay.core.intervals import next_open, open_time
@@ -63,42 +64,36 @@ class Market:
                 self.trades.append(Trade(at, price, round(rng.uniform(0.1, 2), 3)))
             at += rng.uniform(0.5, 1.5) * (3600 if at < START - _DENSE_S else every_s)
         self.times = [trade.at for trade in self.trades]
-        self._rows: dict[str, dict[int, Row]] = {}
-        self._opened: dict[str, list[int]] = {}
-        self._open: dict[tuple[str, int], tuple[int, Row | None]] = {}
         # Here and not when it is asked: the event loop is watched then.
-        for interval in INTERVALS:
-            self.rows(interval)
+        self._after = {interval: list(self._rows_after(interval)) for interval in INTERVALS}
+        self._rows = {interval: {row.opened: row for row in rows} for interval, rows in self._after.items()}
+        self._opened = {interval: list(rows) for interval, rows in self._rows.items()}
+
+    def _rows_after(self, interval: str) -> Iterator[Row]:
+        """Yield the candle of each trade as it is after that."""
+        row, end = None, 0
+        for trade in self.trades:
+            if row is None or trade.at >= end:
+                opened = open_time(interval, int(trade.at))
+                row = Row(opened, trade.price, trade.price, trade.price, trade.price, 0.0, 0.0)
+                end = next_open(interval, opened)
+            row = row.with_trade(trade)
+            yield row
 
     def rows(self, interval: str) -> dict[int, Row]:
         """Return all candles of an interval as they are in the end."""
-        found = self._rows.get(interval)
-        if found is None:
-            found = self._rows[interval] = {}
-            for trade in self.trades:
-                opened = open_time(interval, int(trade.at))
-                before = found.get(opened, Row(opened, trade.price, trade.price, trade.price, trade.price, 0.0, 0.0))
-                found[opened] = before.with_trade(trade)
-            self._opened[interval] = list(found)
-        return found
+        return self._rows[interval]
 
     def row(self, interval: str, opened: int, now: float) -> Row | None:
         """Return a candle as it is now, None if nothing was traded in it yet."""
         if next_open(interval, opened) <= now:
-            return self.rows(interval).get(opened)
-        # Time only goes on: what was traded before the last look is known.
-        place, row = self._open.get((interval, opened), (bisect_left(self.times, opened), None))
-        until = bisect_right(self.times, now)
-        if until < place:
-            place, row = bisect_left(self.times, opened), None
-        for trade in self.trades[place:until]:
-            row = (row or Row(opened, trade.price, trade.price, trade.price, trade.price, 0.0, 0.0)).with_trade(trade)
-        self._open[interval, opened] = until, row
-        return row
+            return self._rows[interval].get(opened)
+        traded = bisect_right(self.times, now)
+        row = self._after[interval][traded - 1] if traded else None
+        return row if row is not None and row.opened == opened else None
 
     def between(self, interval: str, first: float, end: float, count: int, *, are_last: bool, now: float) -> list[Row]:
         """Return candles of a range as they are now."""
-        self.rows(interval)
         opened = self._opened[interval]
         found = opened[bisect_left(opened, first) : bisect_left(opened, min(end, now + 0.001))]
         if found and self.row(interval, found[-1], now) is None:
@@ -106,6 +101,10 @@ class Market:
         found = found[-count:] if are_last else found[:count]
         rows = [self.row(interval, one, now) for one in found]
         return [row for row in rows if row is not None]
+
+
+def in_json(value: object) -> str:
+    return orjson.dumps(value).decode()
 
 
 @cache
@@ -176,7 +175,7 @@ class WalkingVenue:
             else row
             for row in rows
         ]
-        return web.json_response([[row.opened * 1000, *row[1:]] for row in rows])
+        return web.json_response([[row.opened * 1000, *row[1:]] for row in rows], dumps=in_json)
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()

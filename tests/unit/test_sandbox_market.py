@@ -290,3 +290,14 @@ def test_a_stretch_that_was_asked_for_before_is_as_a_test_left_it() -> None:
     assert 0 < half.trades < before.trades
     market.list_other(market.delist("BTCUSDT"), 5.0, NOON)
     assert market.span("BTCUSDT", *hour).close < half.close / 1000
+
+
+def test_markets_that_share_the_walk_through_the_days_answer_as_one_that_does_not() -> None:
+    one, other = StagedMarket("shared"), StagedMarket("shared")
+    for market, day in ((one, "2019-01-01"), (other, "2022-01-01"), (one, "2026-10-14"), (other, "2026-10-14")):
+        start = at(f"{day} 00:00:00")
+        assert market.span("BTCUSDT", start, start + DAY_MS) == Market("shared").span("BTCUSDT", start, start + DAY_MS)
+    assert one.walk(one.pair("BTCUSDT")) is other.walk(other.pair("BTCUSDT"))
+    other.list_other(other.delist("BTCUSDT"), 50.0, NOON)
+    after = (NOON + DAY_MS, NOON + 2 * DAY_MS)
+    assert one.span("BTCUSDT", *after) == Market("shared").span("BTCUSDT", *after) != other.span("BTCUSDT", *after)

@@ -2,19 +2,25 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from providers.sandbox.contracts import ContractMarket, perpetual
 from providers.sandbox.listings import Pair, synthetic_pair
-from providers.sandbox.market import Market, UnknownSymbol
+from providers.sandbox.market import Market, UnknownSymbol, Walk
 from providers.sandbox.parts import Part
 
 _KEPT_PARTS = 20_000
 """So many stretches are kept: an exchange and whoever judges what became of its answers ask for the same ones."""
 
 
+@lru_cache(maxsize=32)
+def _walk(seed: int | str, forex_always_open: bool, pair: Pair) -> Walk:
+    return Walk()
+
+
 class StagedMarket(Market):
-    """The market, but for what a test did to it."""
+    """The market, but for what a test did to it. All of one seed walk through the days of a pair once."""
 
     def __init__(self, seed: int | str = 1, **settings: Any) -> None:
         super().__init__(seed, **settings)
@@ -49,8 +55,7 @@ class StagedMarket(Market):
         for kept in (self._splits, self._tapes):
             for key in [key for key in kept if key[0] == symbol]:
                 del kept[key]
-        self._days.pop(symbol, None)
-        self._moods.pop(symbol, None)
+        self._walks.pop(symbol, None)
         self._hidden[symbol] = [(0, since_ms)]
         self.crypto[symbol] = pair._replace(price=price, listed=since, delisted=None, status="TRADING")
 
@@ -60,6 +65,10 @@ class StagedMarket(Market):
         self._parts.clear()
         self._hidden.setdefault(symbol, []).append((start_ms, end_ms))
         self._hidden[symbol].sort()
+
+    def walk(self, pair: Pair) -> Walk:
+        """Go on where another market with the same pair has come to."""
+        return _walk(self.seed, self.forex_always_open, pair)
 
     def spans(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
         """Give the parts of a stretch that are not hidden."""
