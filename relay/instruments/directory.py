@@ -243,7 +243,11 @@ class Directory:
     def holder(self, pin: str | None, symbol: str) -> tuple[str | None, str]:
         """Return whose a client's name is, None as long as that is not certain, and the symbol in it."""
         pin, symbol = self._understood(pin, symbol)
-        return (self._ownership.owner(symbol) if pin is None else pin), symbol
+        if pin is None:
+            # Before that an earlier provider may still say that it has it.
+            is_settled = self.is_settled(None, symbol)
+            pin = self._ownership.owner(symbol) if is_settled else self._ownership.fixed(symbol)
+        return pin, symbol
 
     async def _first_answers(self, lists: Iterable[SavedList]) -> bool:
         """Wait for the first answers of lists; return False if that was given up."""
