@@ -12,7 +12,7 @@ from tests.conftest import StartRelay
 from tests.integration.test_connection import assert_harmless
 from tests.integration.test_http import assert_problem
 from tests.support.conditions import eventually
-from tests.support.running_relay import Reader, Running
+from tests.support.running_relay import Message, Reader, Running
 from tests.support.sandbox import Sandbox
 from tests.support.transports import Transport
 
@@ -48,7 +48,7 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
 
 async def test_each_stream_is_answered_on_its_own_and_a_bad_name_harms_no_other(reader: Reader) -> None:
     await reader.ask("subscribe", streams=["BTCUSDT@1s", *(name for name, _, _ in REFUSED), "eur/usd@1H"])
-    answers = []
+    answers: list[Message] = []
     while len(answers) < len(REFUSED) + 2:
         message = await reader.next()
         if message["type"] in ("subscription", "error"):
