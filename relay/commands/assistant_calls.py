@@ -24,7 +24,7 @@ class _Count(Whole):
 _MOMENT = Moment()
 
 
-class _TimeArgument:
+class _WrittenTime:
     """A time as RFC 3339 writes it, a date, or Unix seconds."""
 
     __slots__ = ()
@@ -130,8 +130,8 @@ TOOLS = (
         (_SYMBOL, _INTERVAL),
         (
             Field("limit", _Count(1, MOST_CANDLES), "How many at most; 100 if left out."),
-            Field("start", _TimeArgument(), "The first open time."),
-            Field("end", _TimeArgument(), "The last open time."),
+            Field("start", _WrittenTime(), "The first open time."),
+            Field("end", _WrittenTime(), "The last open time."),
         ),
     ),
     Tool(

@@ -21,15 +21,15 @@ def assert_harmless(message: Message) -> None:
     assert not any(secret in text for secret in SECRETS), text
 
 
-@pytest.mark.parametrize("request_id", [1, 0, -5, "seven", "", 2**53])
-async def test_id_comes_back_as_it_was(client: WsClient, request_id: str | int) -> None:
-    for action in ("ping", "list"):
-        await client.ask(action, id=request_id)
-        answer = await client.next()
-        assert answer["id"] == request_id
-        assert type(answer["id"]) is type(request_id)
-    await client.send({"action": "hop", "id": request_id})
-    assert (await client.next())["id"] == request_id
+async def test_id_comes_back_as_it_was(client: WsClient) -> None:
+    for request_id in (1, 0, -5, "seven", "", 2**53):
+        for action in ("ping", "list"):
+            await client.ask(action, id=request_id)
+            answer = await client.next()
+            assert answer["id"] == request_id
+            assert type(answer["id"]) is type(request_id)
+        await client.send({"action": "hop", "id": request_id})
+        assert (await client.next())["id"] == request_id
 
 
 async def test_answers_without_id_have_none(client: WsClient) -> None:

@@ -104,10 +104,8 @@ class OverEvents(Transport):
         return await relay.get("sse", headers=headers, streams="BTCUSDT@1s", **_token(token))
 
     async def refused_options(self, relay: Running, *names: str, **options: Any) -> Message:
-        written: dict[str, Any] = {
-            key: str(value).lower() if isinstance(value, bool) else value for key, value in options.items()
-        }
-        answer = await relay.get("sse", **{"streams": ",".join(names), **written})
+        query: dict[str, Any] = {"streams": ",".join(names), **options}
+        answer = await relay.get("sse", **query)
         assert answer.status == 400
         return {"code": answer.body["code"], "message": answer.body["detail"]}
 
