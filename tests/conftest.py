@@ -1,9 +1,10 @@
 """Fixtures shared by the tests: stand-ins of both exchanges, and relays that run against them."""
 
+import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from hypothesis import HealthCheck, settings
 
 from relay.streams import fanout, group_write
 from relay.web import idle_connections
-from tests.support.examples import load_examples
+from tests.support.examples import FEW, load_examples
 from tests.support.lost_workers import LostWorkers
 from tests.support.native_build import built_send_all
 from tests.support.process_pauses import PauselessClock
 from tests.support.running_relay import Reader, Running, WsClient, start_relay
 from tests.support.sandbox import Sandbox
 from tests.support.transports import TRANSPORTS, Transport
+from tests.support.workers import are_unit_tests
 
 StartRelay = Callable[..., Awaitable[Running]]
 
@@ -61,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--schemathesis-examples", type=int, default=20, metavar="N", help="how many requests it invents for a route"
     )
     parser.addoption(
-        "--examples", type=float, default=1.0, metavar="N", help="try so many times the usual number of random examples"
+        "--examples", type=float, default=FEW, metavar="N", help="try so many times a test's number of random examples"
     )
     parser.addoption("--captures", metavar="DIR", help="also play the recordings of the real exchanges in DIR")
 
@@ -72,9 +74,28 @@ def pytest_configure(config: pytest.Config) -> None:
     load_examples(config.getoption("--examples"))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Tests with processes and browsers mostly wait for them, not for the processor: four workers for each."""
-    return min(8, 4 * (os.cpu_count() or 1))
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Tests with processes and browsers mostly wait for them, not for the processor: four workers for each.
+
+    Unit tests wait for nothing: one for each, which takes what another has left.
+    """
+    processors = os.cpu_count() or 1
+    if not are_unit_tests(config.args, config.invocation_params.dir):
+        return min(8, 4 * processors)
+    if not any(argument.startswith("--dist") for argument in config.invocation_params.args):
+        config.option.dist = "worksteal"
+    return processors
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for garbage neither while tests are collected nor later among them: they stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -104,11 +125,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_of_recordings and not config.getoption("--captures") else None
 
 
-@pytest.fixture(autouse=True)
-def _threads_of_others(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _threads_of_others(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let a command that runs in this process end although the process has threads that are not the command's."""
-    if not request.node.nodeid.startswith("tests/e2e/test_event_loop.py"):
-        monkeypatch.setattr("relay.server.event_loop._stragglers", lambda before, end_s: [])
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.node.nodeid.startswith("tests/e2e/test_event_loop.py"):
+            patch.setattr("relay.server.event_loop._stragglers", lambda before, end_s: [])
+        yield
 
 
 @pytest.fixture

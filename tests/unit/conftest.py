@@ -12,14 +12,16 @@ from tests.support.threadless_database import threadless
 from tests.support.virtual_time import VirtualLoop
 
 
-@pytest.fixture(autouse=True)
-def _nothing_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_outside() -> Iterator[None]:
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError("a unit test uses no socket and starts no process: its place is tests/integration")
 
-    for name in ("bind", "connect"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("bind", "connect"):
+            patch.setattr(socket.socket, name, refuse)
+        patch.setattr(subprocess.Popen, "__init__", refuse)
+        yield
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -27,7 +29,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"virtual": VirtualLoop}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _threadless_databases() -> Iterator[None]:
     # Of a thread that aiosqlite begins the loop knows nothing: its time would pass meanwhile.
     with threadless():

@@ -230,6 +230,7 @@ def test_docstrings_say_what_is_raised() -> None:
 def test_an_error_that_is_raised_below_and_not_said_is_noticed() -> None:
     assert isinstance(asks, FunctionType)
     assert raised(asks) == {LookupError, TimeoutError}
+    assert isinstance(asks, FunctionType)
     assert unsaid(Public("asks", asks, "Raises `TimeoutError`.")) == ["asks raises LookupError"]
     assert not says("Raises `KeyError`.", LookupError)
     assert says("Raises `LookupError`.", KeyError)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.sources import nodes
+from tests.support.workers import are_unit_tests
 
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github"
@@ -188,3 +189,22 @@ def test_waits_and_limits_are_passed_and_not_patched() -> None:
 )
 def test_a_constant_that_is_patched_is_noticed(line: str, count: int) -> None:
     assert len(patched(line)) == count
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "are_unit"),
+    [
+        (["tests/unit"], True),
+        (["tests/unit/test_project.py::test_ci", "tests/unit"], True),
+        (["tests/unit", "tests/e2e/test_cli.py"], False),
+        (["tests", "relay/plugins/new-provider"], False),
+        ([], False),
+    ],
+)
+def test_a_worker_for_each_processor_runs_unit_tests_only(asked_for: list[str], are_unit: bool) -> None:
+    assert are_unit_tests(asked_for, ROOT) is are_unit
+
+
+def test_what_is_asked_for_is_read_from_where_pytest_runs(tmp_path: Path) -> None:
+    assert are_unit_tests([".", "../unit"], ROOT / "tests" / "unit")
+    assert not are_unit_tests(["tests/unit"], tmp_path)
