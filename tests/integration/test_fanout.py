@@ -30,9 +30,8 @@ async def test_clients_with_the_same_streams_share_one_group_and_others_do_not(r
     await other.subscribe("ETHUSDT@1s")
     for client in (*same, other):
         await client.update(symbol="ETHUSDT")
-    groups = relay.hub.fanout.groups
     # Who has just come is joined to the others in a turn of its own.
-    await eventually(lambda: sorted(len(group.members) for group in groups) == [1, 5])
+    await eventually(lambda: sorted(len(group.members) for group in relay.hub.fanout.groups) == [1, 5])
 
 
 async def test_updates_that_follow_closely_leave_in_one_write(relay_with: StartRelay) -> None:
