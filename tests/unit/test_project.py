@@ -150,6 +150,9 @@ def test_ci_runs_what_plain_pytest_leaves_out() -> None:
     script = re.sub(r"^#.*$", "", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert set(left_out) == {"peers", "binary", "image", "long"}
     assert [marker for marker in left_out if f"-m {marker} " not in script] == []
+    assert "-m long tests/e2e " in script
+    plays = [path for path in (ROOT / "tests").rglob("test_*.py") if "@pytest.mark.long\n" in path.read_text("utf-8")]
+    assert {path.parent for path in plays} == {ROOT / "tests" / "e2e"}
 
 
 CONSTANT = r"_?[A-Z][A-Z0-9_]{2,}"
