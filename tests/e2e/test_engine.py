@@ -22,7 +22,7 @@ import yaml
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.container import TAG, Image
 from tests.support.engine import ROOT, Engine, Project
-from tests.support.tools import tool
+from tests.support.tools import docker_daemon, tool
 
 pytestmark = [pytest.mark.image, pytest.mark.timeout(600), pytest.mark.real_time]
 
@@ -40,12 +40,11 @@ def image_of(file: str, service: str) -> str:
 @pytest.fixture(scope="module")
 def engine(image: Image, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Engine]:
     """Docker with the image, loaded from the archive of its command, and with what the files need beside it."""
-    dockerd = tool("dockerd", "docker.io", pytestconfig)
+    dockerd = docker_daemon(pytestconfig)
     prometheus, nats, caddy = (tool(name, name, pytestconfig) for name in ("prometheus", "nats-server", "caddy"))
     engine = Engine(tmp_path_factory.mktemp("engine"), dockerd)
     try:
         engine.start()
-        engine.docker("compose", "version")
         engine.docker("load", "--input", str(image.sbom.parent / "image.tar.gz"))
         engine.docker("tag", f"localhost/{TAG}", "market-relay")
         # Entry points, users and folders are those of the images that their projects publish.

@@ -1,6 +1,7 @@
 """Programs that tests run and that pip does not install: found, or the test is skipped with a reason."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ def tool(name: str, package: str, config: pytest.Config) -> str:
         f"{name} is not installed (Debian: apt-get install {package})",
         config,
     )
+
+
+def docker_daemon(config: pytest.Config) -> str:
+    """Return where Docker's daemon is; without it, or without its command and Compose 2, as `tool`."""
+    docker = tool("docker", "docker.io", config)
+    asked = subprocess.run([docker, "compose", "version"], capture_output=True, check=False)
+    _found(None if asked.returncode else docker, "Docker has no plugin compose (Debian 13: docker-compose)", config)
+    return tool("dockerd", "docker.io", config)
 
 
 def npm_tool(name: str, config: pytest.Config) -> str:
