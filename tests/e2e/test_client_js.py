@@ -224,8 +224,8 @@ async def test_relay_that_is_full_says_so_and_when_to_come_back(
 async def test_retry_after_that_no_timer_holds_makes_no_flood(
     relay: StandInRelay, start_client: StartClient, wait: str
 ) -> None:
-    client = await start_client(relay.url, waitsForRelay=True, backoffMs=[2000, 2000])
     relay.handshake, relay.handshake_headers = 503, {"Retry-After": wait}
+    client = await start_client(relay.url, waitsForRelay=True, backoffMs=[60_000, 60_000])
     await client.until("lost")
     await asyncio.sleep(0.3)
     assert relay.attempts == 2

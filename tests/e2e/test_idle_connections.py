@@ -27,6 +27,7 @@ async def end_of(reader: asyncio.StreamReader) -> bytes:
             return b""
 
 
+@pytest.mark.usefixtures("patient_loop")  # Who asks has a second for it.
 async def test_silent_and_slow_newcomers_go_and_who_asked_stays(
     relay_with: StartRelay, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -52,7 +53,7 @@ async def test_silent_and_slow_newcomers_go_and_who_asked_stays(
         # Both asked before the others came, so their time would be over too.
         assert (await client.receive_json())["status"] == "connected"
         await client.send_json({"action": "ping"})
-        assert (await client.receive_json(timeout=30))["type"] == "pong"
+        assert (await client.receive_json(timeout=LONGEST_WAIT_S))["type"] == "pong"
         answering.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert (await end_of(asked)).count(b'"ok"') == 2
         for _, writer in [*silent, (slow, dripping), (asked, answering)]:

@@ -161,14 +161,19 @@ async def connect(session: aiohttp.ClientSession, served: Served, *streams: str)
     assert (await socket.receive_json())["status"] == "connected"
     if streams:
         await socket.send_json({"action": "subscribe", "streams": list(streams)})
-        while (await socket.receive_json())["type"] != "price_update":
-            pass
+        said = []
+        try:
+            async with asyncio.timeout(LONGEST_WAIT_S):
+                while not said or said[-1]["type"] != "price_update":
+                    said.append(await socket.receive_json())
+        except TimeoutError:
+            raise TimeoutError(f"no price, only {said}") from None
     return socket
 
 
 async def close_of(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None, str]:
     while True:
-        message = await socket.receive(30)
+        message = await socket.receive(LONGEST_WAIT_S)
         if message.type is aiohttp.WSMsgType.CLOSE:
             return message.data, message.extra or ""
         if message.type is not aiohttp.WSMsgType.TEXT:

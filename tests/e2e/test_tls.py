@@ -14,6 +14,7 @@ from relay.cli import main
 from relay.core.errors import ConfigError
 from relay.server.tls import Tls
 from tests.support.authority import Authority
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import serving
 
 API = "/api/v1/market-data"
@@ -79,7 +80,7 @@ async def test_https_and_wss_with_a_certificate_renewed_under_open_connections(
         assert served_by(relay.url, authority.trust)[0] == second
 
         await client.send_json({"action": "subscribe", "symbol": "BTCUSDT", "interval": "1s"})
-        while (await client.receive_json(timeout=30))["type"] != "price_update":
+        while (await client.receive_json(timeout=LONGEST_WAIT_S))["type"] != "price_update":
             pass
         async with session.get(f"{relay.url}{API}/symbols") as answer:
             assert answer.status == 200

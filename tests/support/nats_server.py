@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.free_ports import free_port
 from tests.support.running_relay import end_process
 
@@ -44,7 +45,7 @@ class NatsServer:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             while True:
                 with suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)

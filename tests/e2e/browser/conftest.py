@@ -1,4 +1,8 @@
-"""The pages in a real Chromium: one browser per test, watched for everything that a page must not do."""
+"""The pages in a real Chromium: one browser per test, watched for everything that a page must not do.
+
+Relay and stand-ins are in the process of the test, whose timers wait through its pauses: a history that a busy machine
+holds up is no answer 504.
+"""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -8,8 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright, expect
 
-from tests.e2e.browser.chromium import launch
-from tests.support.tools import tool
+from tests.e2e.browser.chromium import chromium, launch
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -24,6 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/e2e/browser/" in item.nodeid:
             item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(autouse=True)
+def _patience(patient_loop: None) -> None:
+    """Have all of the test's own timers wait while its process does not run."""
 
 
 class Watch:
@@ -69,8 +77,7 @@ class Watch:
 
 @pytest.fixture
 async def browser(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
-    path = tool("chromium", "chromium", request.config)
-    async with async_playwright() as playwright, launch(playwright, path) as browser:
+    async with async_playwright() as playwright, launch(playwright, chromium(request.config)) as browser:
         yield browser
 
 

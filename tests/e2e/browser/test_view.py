@@ -125,9 +125,9 @@ async def test_whole_screen_is_taken_and_given_back(relay: Running, open_page: O
     page = await open_page(f"{relay.url}/#BTCUSDT@1m")
     await loaded(page)
     await page.keyboard.press("f")
-    await page.wait_for_function("document.fullscreenElement !== null")
+    await page.wait_for_function("() => document.fullscreenElement !== null")
     await page.keyboard.press("f")
-    await page.wait_for_function("document.fullscreenElement === null")
+    await page.wait_for_function("() => document.fullscreenElement === null")
 
 
 async def test_browser_without_a_whole_screen_is_said(relay: Running, open_page: OpenPage) -> None:
