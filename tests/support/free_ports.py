@@ -1,34 +1,53 @@
 """Ports of loopback for servers whose address has to be known before they listen, or that come back to it."""
 
+import fcntl
 import itertools
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _USUAL_EPHEMERAL = 32_768
 _LOWEST = 10_000
-_MOST_WORKERS = 32
+_SHARES = 64
+"""So many test processes may run at a time on this machine, in whatever runs of the tests."""
 
 
-def _ports() -> Iterator[int]:
-    """Yield the ports of this test process, in turn.
+def _claimed() -> tuple[int, IO[str]]:
+    """Return the number of a share of ports that no other process has as long as the file is open."""
+    folder = Path(tempfile.gettempdir(), f"test-ports-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    for number in range(_SHARES):
+        file = (folder / str(number)).open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+        else:
+            return number, file
+    raise AssertionError(f"{_SHARES} processes run tests at a time")
+
+
+def _ports(share: int) -> Iterator[int]:
+    """Yield the ports of a share, in turn.
 
     They lie below those that the kernel gives to connections: one of these may be taken between the moment at which
     nobody has it and the moment at which a server listens, or while the server is away.
     """
     lowest_ephemeral = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else _USUAL_EPHEMERAL
     highest = lowest_ephemeral if lowest_ephemeral > _LOWEST else _USUAL_EPHEMERAL
-    share = (highest - _LOWEST) // _MOST_WORKERS
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _MOST_WORKERS
-    start = _LOWEST + worker * share
-    # Another run of the tests on this machine begins elsewhere.
-    first = os.getpid() % share
-    return (start + (first + number) % share for number in itertools.count())
+    size = (highest - _LOWEST) // _SHARES
+    start = _LOWEST + share * size
+    # A run that had this share before may have left connections that end.
+    first = os.getpid() % size
+    return (start + (first + number) % size for number in itertools.count())
 
 
-_own = _ports()
+_share, _lock = _claimed()
+_own = _ports(_share)
 
 
 def free_port() -> int:
