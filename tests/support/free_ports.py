@@ -7,7 +7,6 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _USUAL_EPHEMERAL = 32_768
@@ -16,18 +15,18 @@ _SHARES = 64
 """So many test processes may run at a time on this machine, in whatever runs of the tests."""
 
 
-def _claimed() -> tuple[int, IO[str]]:
-    """Return the number of a share of ports that no other process has as long as the file is open."""
+def _claimed() -> int:
+    """Return the number of a share of ports that no other process has as long as this one lives."""
     folder = Path(tempfile.gettempdir(), f"test-ports-{os.getuid()}")
     folder.mkdir(exist_ok=True)
     for number in range(_SHARES):
-        file = (folder / str(number)).open("a")
+        lock = os.open(folder / str(number), os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.close()
+            os.close(lock)
         else:
-            return number, file
+            return number
     raise AssertionError(f"{_SHARES} processes run tests at a time")
 
 
@@ -46,8 +45,7 @@ def _ports(share: int) -> Iterator[int]:
     return (start + (first + number) % size for number in itertools.count())
 
 
-_share, _lock = _claimed()
-_own = _ports(_share)
+_own = _ports(_claimed())
 
 
 def free_port() -> int:
