@@ -161,7 +161,7 @@ async def connect(session: aiohttp.ClientSession, served: Served, *streams: str)
     assert (await socket.receive_json())["status"] == "connected"
     if streams:
         await socket.send_json({"action": "subscribe", "streams": list(streams)})
-        said = []
+        said: list[dict[str, Any]] = []
         try:
             async with asyncio.timeout(LONGEST_WAIT_S):
                 while not said or said[-1]["type"] != "price_update":
