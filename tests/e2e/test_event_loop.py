@@ -137,7 +137,7 @@ async def test_command_ends_although_a_plugin_starts_threads_at_import(tmp_path:
         *(sys.executable, "-m", "relay", command), cwd=tmp_path, env=CLEAN, stdout=PIPE, stderr=PIPE
     )
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:

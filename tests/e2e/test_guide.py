@@ -118,7 +118,7 @@ async def test_project_of_the_guide_is_written_and_tested(tmp_path: Path, enviro
             folder = folder / command[1]
             continue
         process = await start(command, folder, environ)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
     assert "2 passed" in output.decode()

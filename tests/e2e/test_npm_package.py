@@ -12,6 +12,7 @@ import pytest
 
 from relay.core.version import VERSION
 from relay.packaging import npm_package
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.javascript_client import node_of
 from tests.support.running_relay import Running
 from tests.support.served_files import client_file
@@ -124,7 +125,7 @@ async def test_a_program_gets_candles_of_a_relay(
     process = await asyncio.create_subprocess_exec(
         node_of(request.config), "program.js", relay.url, "BTCUSDT@1s", cwd=folder, stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), LONGEST_WAIT_S)
     assert process.returncode == 0
     times = [candle["time"] for candle in orjson.loads(out)]
     assert times == list(range(times[0], times[0] + 3))

@@ -9,6 +9,7 @@ import pytest
 
 from relay.client import RelayClient, Update
 from tests.e2e.test_server import refused
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.free_ports import free_port
 from tests.support.relay_process import serving
 
@@ -37,7 +38,7 @@ async def test_relays_share_a_port_and_their_clients_go_on_at_another_when_one_e
         async with RelayClient(first.url, backoff_s=(0.05, 0.2)) as client:
             await client.subscribe("BTCUSDT@1s")
             assert await first.stop() == 0
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(LONGEST_WAIT_S):
                 last = await epoch_of(second.url)
                 assert last in epochs
                 async for message in client:

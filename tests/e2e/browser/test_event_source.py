@@ -48,7 +48,7 @@ async def test_event_source_resumes_where_the_relay_ended(
         await first.close()
         had = len(await times(page))
         second = await relay_with(tokens=["opensesame"], port=port)
-        await eventually(lambda: second.clients.event_streams == 1, 60)
+        await eventually(lambda: second.clients.event_streams == 1)
         await has(had + 3)
     assert await page.evaluate("[window.goodbyes, window.openings]") == [[1001], 2]
     found = await times(page)

@@ -14,6 +14,7 @@ from playwright.async_api import Page, expect
 
 from relay.packaging import npm_package
 from tests.e2e.browser.conftest import OpenPage, Watch
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.free_ports import free_port
 from tests.support.loopback_server import loopback_server
 from tests.support.relay_process import serving
@@ -41,7 +42,7 @@ def bundled(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         opened.extractall(tmp_path, filter="data")
     (tmp_path / "package").rename(folder / "node_modules" / "market-relay-client")
     command = [npm_tool("esbuild", request.config), "main.js", "--bundle", "--format=esm", "--outfile=dist/main.js"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LONGEST_WAIT_S, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
