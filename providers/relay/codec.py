@@ -117,6 +117,9 @@ class RelayCodec(FeedCodec):
             self._since[key] = int(options.get("since", 0))
         for options_of, group in groups.items():
             yield from self._requests("subscribe", group, {**dict(options_of), "extended": True})
+            if not options_of:
+                # History gives older candles than the stream: their revisions are wanted, too.
+                yield from self._requests("subscribe", group, {"since": 0, "bars": 0, "extended": True})
 
     def unsubscribe(self, keys: Sequence[StreamKey]) -> Iterator[str]:
         """End streams. Nobody follows them, so a later subscription begins anew."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import inf
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -101,10 +102,17 @@ def contradiction(body: object, symbol: str, interval: str, codes: Mapping[str, 
 
 
 def read_series(
-    body: object, interval: str, hours: Hours, symbol: str = "", codes: Mapping[str, str] = NO_CODES
+    body: object,
+    interval: str,
+    hours: Hours,
+    symbol: str = "",
+    codes: Mapping[str, str] = NO_CODES,
+    *,
+    now: float = inf,
 ) -> SeriesAnswer | KeyRefused:
     """Read one symbol's candles, oldest first, each open time once, widened where a bar contradicts itself a little.
 
+    It came at `now`, by the provider's time; nothing is open unless that is given.
     A row that cannot be used is an unreadable candle. An answer about something else than was asked for is refused.
     """
     values = body.get("values") if isinstance(body, dict) else None
@@ -120,7 +128,7 @@ def read_series(
         return SeriesAnswer(len(values), 0, len(values), [])
     oldest = candles[0].time if candles else 0
     spoilt = sum(map(is_unreadable, candles))
-    return SeriesAnswer(len(values), oldest, spoilt, without_padding(candles, interval, hours))
+    return SeriesAnswer(len(values), oldest, spoilt, without_padding(candles, interval, hours, now=now))
 
 
 def _open_time(row: Any) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import date, timedelta
 from itertools import combinations
+from math import inf
 from typing import NamedTuple
 
 from relay import Candle, TradingCalendar, next_open
@@ -110,18 +111,21 @@ def expected(hours: Hours, now: float, newest: Candle | None) -> TradingCalendar
     return hours.week if is_disproved else hours.calendar
 
 
-def without_padding(candles: Iterable[Candle], interval: str, hours: Hours = MONEY) -> list[Candle]:
+def without_padding(
+    candles: Iterable[Candle], interval: str, hours: Hours = MONEY, *, now: float = inf
+) -> list[Candle]:
     """Drop the candles, oldest first, no moment of which lies in market hours: the provider pads closed hours.
 
-    The clock alone decides, never the values: padded bars are almost flat, and so are those of a quiet hour. A candle
-    that trading touches is kept as the provider gives it, such as the day of a Sunday or the four hours in which a
-    Friday ends; a Saturday never is.
+    Of one that is open only what has passed `now` counts: it may be padding until the market opens. The clock alone
+    decides, never the values: padded bars are almost flat, and so are those of a quiet hour. A candle that trading
+    touches is kept as the provider gives it, such as the day of a Sunday or the four hours in which a Friday ends; a
+    Saturday never is.
     """
     kept = []
     opens = close = -1
     for candle in candles:
         if candle.time >= close:
             opens, close = hours.week.session_at(candle.time)
-        if candle.time >= opens or next_open(interval, candle.time) > opens:
+        if candle.time >= opens or min(next_open(interval, candle.time), now) > opens:
             kept.append(candle)
     return kept

@@ -41,7 +41,10 @@ class HistoryPages:
         kept: "KeptPages",
         earliest: dict[str, int | None],
         currencies: Mapping[str, str] = NO_CODES,
+        *,
+        now: Callable[[], float],
     ) -> None:
+        self._now = now
         self._symbol = symbol
         self._interval = interval
         self._length = next_open(interval, 0)
@@ -125,7 +128,7 @@ class HistoryPages:
         if isinstance(body, KeyRefused):
             series = body
         else:
-            series = read_series(body, self._interval, self._hours, self._symbol, self._currencies)
+            series = read_series(body, self._interval, self._hours, self._symbol, self._currencies, now=self._now())
         if isinstance(series, KeyRefused):
             if not series.is_empty:
                 raise series.error()

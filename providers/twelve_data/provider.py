@@ -219,7 +219,8 @@ class TwelveDataProvider:
 
         end = min(end, int(self.server_clock.reach()) + next_open(interval, 0))
         earliest = self._earliest.setdefault(symbol, {})
-        pages = HistoryPages(symbol, interval, _hours(symbol, settings), ask, self._kept, earliest, self._currencies)
+        hours, now = _hours(symbol, settings), self.server_clock.now
+        pages = HistoryPages(symbol, interval, hours, ask, self._kept, earliest, self._currencies, now=now)
         return await pages.candles(start, end, limit)
 
     @hookimpl
@@ -298,7 +299,9 @@ class TwelveDataProvider:
             if refused is not None and refused.is_empty:
                 wrong = contradiction(entry, symbol, INTERVALS[interval])
                 refused = KeyRefused(0, wrong) if wrong is not None else refused
-            series[symbol] = refused or read_series(entry, interval, _hours(symbol, settings), symbol, self._currencies)
+            series[symbol] = refused or read_series(
+                entry, interval, _hours(symbol, settings), symbol, self._currencies, now=self.server_clock.now()
+            )
         return series
 
 

@@ -15,6 +15,7 @@ from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
 from relay.streams.other_instrument import begin_anew
 from relay.streams.subscriptions import Stream
+from relay.supervision.candles_again import CandlesAgain
 from relay.supervision.past_changes import PastChanges
 from relay.supervision.supervisor import Listings, Supervisor
 from relay.supervision.timing import FeedTiming
@@ -93,6 +94,8 @@ class Carrier:
             provider, self.hub, history, clock, linger_s=linger_s, listings=listings, rng=rng, timing=timing
         )
         self.supervisor.past_changes = _ToldPastChanges(provider, self.hub, history, clock, on_item)
+        # Other relays may know what this one does not.
+        self.supervisor.candles_again = CandlesAgain(provider, self.hub, history, tells_unknown=True)
         self._clock = clock
         self._on_item = on_item
         self._carried: dict[StreamKey, _CarriedStream] = {}

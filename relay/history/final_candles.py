@@ -7,7 +7,7 @@ import asyncio
 import logging
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from relay.core.errors import StoreError
@@ -74,6 +74,10 @@ class FinalCandles:
             self._given[source.name, key] = dict(sorted(known.items())[-_MOST_GIVEN:])
         while len(self._given) > _MOST_STREAMS:
             del self._given[next(iter(self._given))]
+
+    def given(self, provider: str, key: StreamKey) -> Mapping[int, Candle]:
+        """Return what somebody was given of a stream before it had settled, by open time."""
+        return self._given.get((provider, key), {})
 
     def forget(self, provider: str, symbol: str) -> None:
         """Forget what somebody was given of a symbol: it is not its past any more."""

@@ -239,7 +239,11 @@ class Joining:
             begin = wanted.since + 1
         # Whoever resumes may have any from before, and is told their revisions.
         has_from = begin if wanted.since is None else 0
-        client.follow(stream, self._options, self._floor(), has_from, self._attachment)
+        floor = self._floor()
+        if stream.series.last is None:
+            closed, _ = parted(past.candles, past.last_is_closed)
+            stream.series.given_to = max(stream.series.given_to, floor, closed[-1].time if closed else floor)
+        client.follow(stream, self._options, floor, has_from, self._attachment)
         if begin is not None:
             # Those of gaps once they come.
             client.begins[stream] = min(begin, client.begins[stream])

@@ -9,14 +9,14 @@ stands in `known_answers`, what a live stream knows in `live_edge`, and how inte
 import asyncio
 import dataclasses
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from relay.core.clock import Clock
 from relay.core.derived_intervals import Derivation
 from relay.core.errors import ProviderUnavailable, RateLimited
-from relay.core.intervals import next_open
+from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.past_change import PastChange
 from relay.core.spans import FOREVER, Span, clip_spans
@@ -47,6 +47,9 @@ MAX_CALLS = 50
 
 MOST_TRIES = 5
 """So often a request begins again because what it found was changed meanwhile."""
+
+_NEAR = 8
+"""Candles no further apart than so many are read at once."""
 
 SOURCES = ("cache", "store", "provider")
 """Where an answer comes from: the memory of this process, its database, or a provider that was asked for a part."""
@@ -301,6 +304,25 @@ class HistoryService:
             self.calls.doubts.look_again((provider, key), Span(candle.time, candle.time + 1), self._clock.monotonic())
         return self._store.put_closed(provider, key, candle, after, is_revised=is_revised, is_of_extras=is_of_extras)
 
+    async def known_at(
+        self, source: CandleSource, key: StreamKey, times: Collection[int]
+    ) -> dict[int, tuple[Candle, float]]:
+        """Return the closed candles of some open times that somebody may have been given, as they are known.
+
+        Each has the provider's time at which it was so, or was final. What is being asked for is waited for. Raises
+        `StoreError` when the store cannot be read.
+        """
+        grace_s = source.info.close_grace_s
+        found: dict[int, tuple[Candle, float]] = {}
+        for span in _near_one_another(sorted(times), length_s(key.interval)):
+            while calls := self.calls.under_way(source, key, span):
+                await asyncio.wait([call.task for call in calls])
+            given = self.calls.finals.given(source.name, key)
+            rows = await self._store.read(source.name, key, *span, extended=True)
+            found |= {time: (given[time], 0.0) for time in times if time in given}
+            found |= {row.time: (row, next_open(key.interval, row.time) + grace_s) for row in rows}
+        return found
+
     @property
     def revision(self) -> int:
         """The number of the newest revision of any candle."""
@@ -442,6 +464,17 @@ class HistoryService:
         request.rows, request.lost = [], []
         request.rows = await self._rows(request, request.low, high)
         return past_of(request, is_complete=False)
+
+
+def _near_one_another(times: Sequence[int], length: int) -> list[Span]:
+    """Return spans that have these open times, which are ascending, and few others."""
+    spans: list[Span] = []
+    for time in times:
+        if spans and time - spans[-1].end <= _NEAR * length:
+            spans[-1] = Span(spans[-1].start, time + 1)
+        else:
+            spans.append(Span(time, time + 1))
+    return spans
 
 
 def _near(request: RangeWalk, end: int) -> int:

@@ -1,9 +1,9 @@
 """The judgement of live updates of one stream: what is told at once, what waits for history, and what is late; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from relay.core.intervals import length_s, next_open
-from relay.core.model import PriceUpdate, StreamKey, is_bare, is_widened, newer_of, repeats, worth
+from relay.core.model import Candle, PriceUpdate, StreamKey, is_bare, is_widened, newer_of, repeats, worth
 from relay.streams.told_candles import REMEMBERED, ToldCandles
 
 MOST_HELD = 512
@@ -13,8 +13,10 @@ MOST_HELD = 512
 class JudgedUpdates(ToldCandles):
     """Judges what a provider's feeds say of a stream, in whatever order and however often.
 
-    What comes while `is_catching_up` is held. If it `is_recorded`, nothing is missing between two candles that a feed
-    tells.
+    What comes while `is_catching_up` is held. `unjudged` are updates of closed candles, by open time, that are not
+    remembered here: somebody may have them from history, so that it has to be found out what they were. `given_to` is
+    the open time of the newest one that somebody has, as far as that was before anything was told. If it
+    `is_recorded`, nothing is missing between two candles that a feed tells.
     """
 
     __slots__ = (
@@ -22,12 +24,14 @@ class JudgedUpdates(ToldCandles):
         "_held",
         "_newest_event_ms",
         "duplicates",
+        "given_to",
         "has_told",
         "is_catching_up",
         "is_recorded",
         "late",
         "nonsense",
         "revised",
+        "unjudged",
     )
 
     def __init__(self, key: StreamKey, promised_at: float | None) -> None:
@@ -35,6 +39,8 @@ class JudgedUpdates(ToldCandles):
         self.is_recorded = False
         self.is_catching_up = False
         self.has_told = False
+        self.unjudged: dict[int, PriceUpdate] = {}
+        self.given_to = -1
         self.duplicates = self.late = self.revised = self.nonsense = 0
         # Of what opened before it history has said everything.
         self._asked_until = 0
@@ -54,6 +60,8 @@ class JudgedUpdates(ToldCandles):
             self._hold(update)
             return ()
         last = self.last
+        if last is None and update.is_closed and candle.time <= self.given_to:
+            return self._accept_past(update, event_ms)
         if last is None or candle.time > last.time:
             if self._leaves_hole_before(candle.time):
                 self.is_catching_up = True
@@ -90,26 +98,71 @@ class JudgedUpdates(ToldCandles):
             self.late += 1
             return ()
         time = candle.time
-        known = self.closed.get(time)
         if time in self.void:
             return (self._correct(update, event_ms),)
-        if known is not None and repeats(known, candle):
+        if (found := self._known(time)) is None:
+            if not self._can_be_new(time):
+                self._leave_unjudged(update)
+                return ()
+            return (self._correct(update, event_ms),)
+        known, known_ms = found
+        if repeats(known, candle):
             self.duplicates += 1
-            self.closed[time] = max(known, candle, key=lambda one: (worth(one), not is_bare(one)))
-            self._closed_event_ms[time] = max(self._closed_event_ms[time], event_ms)
+            best = max(known, candle, key=lambda one: (worth(one), not is_bare(one)))
+            self._keep(best, max(known_ms, event_ms))
             return ()
-        if known is not None:
-            if worth(candle) < worth(known):
-                self.nonsense += 1
-                return ()
-            # The same news arrives over several connections: an older one must not undo a newer one.
-            if worth(candle) == worth(known) and 0 < event_ms < self._closed_event_ms[time]:
-                self.late += 1
-                return ()
-        elif not self._can_be_new(time):
+        if worth(candle) < worth(known):
+            self.nonsense += 1
+            return ()
+        # The same news arrives over several connections: an older one must not undo a newer one.
+        if worth(candle) == worth(known) and 0 < event_ms < known_ms:
             self.late += 1
             return ()
         return (self._correct(update._replace(is_of_extras=known == candle), event_ms),)
+
+    def _leave_unjudged(self, update: PriceUpdate) -> None:
+        time = update.candle.time
+        before = self.unjudged.get(time)
+        if before is not None and _rank(update) < _rank(before):
+            self.late += 1
+        elif before is not None or len(self.unjudged) < MOST_HELD:
+            self.unjudged[time] = update
+        else:
+            self.nonsense += 1
+
+    def judge(
+        self,
+        updates: Iterable[PriceUpdate],
+        known: Mapping[int, tuple[Candle, float]],
+        *,
+        tells_unknown: bool = False,
+    ) -> list[PriceUpdate]:
+        """Judge updates that were `unjudged` by what is known of closed candles; return what is to be told, as revised.
+
+        What somebody may have is among those that are `known`, each with the provider's time from which on what is
+        said of it is newer. With `tells_unknown` the others are told as well. What came meanwhile is judged in its
+        turn.
+        """
+        told: list[PriceUpdate] = []
+        for update in updates:
+            time = update.candle.time
+            if self.unjudged.get(time) == update:
+                del self.unjudged[time]
+            if self._known(time) is None and time in known:
+                candle, known_from = known[time]
+                self._recall(candle, int(known_from * 1000))
+            event_ms = update.ts_event_ms or 0
+            if self._known(time) is not None or self._can_be_new(time):
+                told.extend(self._accept_past(update, event_ms))
+            elif tells_unknown:
+                told.append(self._correct(update, event_ms))
+            else:
+                self.late += 1
+        return told
+
+    def accept_settled(self, update: PriceUpdate) -> Sequence[PriceUpdate]:
+        """Take a live update of a candle that `is_settled`; return what subscribers are to be told now, as revised."""
+        return () if update.candle.time in self.void else self._accept_past(update, update.ts_event_ms or 0)
 
     def _correct(self, update: PriceUpdate, event_ms: int) -> PriceUpdate:
         """Take what a candle that is over is now; return what is to be told."""
@@ -119,10 +172,20 @@ class JudgedUpdates(ToldCandles):
         # What is older than all that the stream told is no part of what it answers for.
         if self.is_owed(candle.time) or candle.time >= next(iter(self.closed), candle.time + 1):
             self._remember(candle, event_ms)
+        if candle.time not in self.closed:
+            self._recall(candle, event_ms)
         if self.last is not None and candle.time == self.last.time:
             self.last = candle
         self.revised += 1
         return update._replace(is_revised=True)
+
+    def _keep(self, candle: Candle, event_ms: int) -> None:
+        """Take what a known closed candle is in the place that it has."""
+        if candle.time in self.closed:
+            self.closed[candle.time] = candle
+            self._closed_event_ms[candle.time] = event_ms
+        else:
+            self._recall(candle, event_ms)
 
     def _accept_mended(self, update: PriceUpdate, event_ms: int) -> Sequence[PriceUpdate]:
         """Come to a candle that a repair told before; only other values are news."""

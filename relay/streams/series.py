@@ -97,12 +97,15 @@ class Series(CatchingUp):
         ]
         for candle, is_new, is_of_extras in said:
             time, last = candle.time, self.last
-            if last is None or time > last.time or (time == last.time and not self.last_is_closed):
+            if self.is_owed(time) if last is None else time > last.time:
                 continue
-            if repeats(self.closed.get(time), candle) and time not in self.void:
+            if last is not None and time == last.time and not self.last_is_closed:
+                continue
+            known = self._known(time)
+            if known is not None and repeats(known[0], candle) and time not in self.void:
                 continue
             update = PriceUpdate(self.key, candle, is_closed=True, is_backfilled=is_new, is_of_extras=is_of_extras)
-            if time in self.closed or (is_new and self._can_be_new(time)):
+            if known is not None or (is_new and self._can_be_new(time)):
                 told.extend(self._accept_past(update, int(asked_at * 1000)))
             elif not is_new:
                 # Forgotten here, or older than the stream; not so by those who have it.
@@ -131,6 +134,8 @@ class Series(CatchingUp):
         if last is not None and span.start <= last.time < span.end:
             self.void.add(last.time)
         self._held = {time: held for time, held in self._held.items() if not span.start <= time < span.end}
+        self.unjudged = {time: one for time, one in self.unjudged.items() if not span.start <= time < span.end}
+        self._recalled = {time: one for time, one in self._recalled.items() if not span.start <= time < span.end}
 
     def restate(
         self, candles: Iterable[Candle], asked_at: float, unsure: Sequence[Span] = ()
@@ -166,6 +171,9 @@ class Series(CatchingUp):
         self.gaps.forget(before)
         self._mended = {time: candle for time, candle in self._mended.items() if time >= before}
         self.void = {time for time in self.void if time >= before}
+        self.given_to = -1
+        self.unjudged.clear()
+        self._recalled.clear()
         if last is None or last.time >= before:
             return None
         self._asked_until = max(self._asked_until, last.time + 1)

@@ -9,6 +9,8 @@ _DAY_S = 86_400
 
 REMEMBERED = 128
 """Closed candles kept to recognise repeats and revisions, and to join a snapshot to the live stream."""
+RECALLED = 512
+"""Others that are kept once a provider sent them again."""
 
 
 class ToldCandles:
@@ -18,12 +20,15 @@ class ToldCandles:
     nothing that happened before the first update matters (a provider without history). While its `market` is closed
     there are no candles: none is missed, and no gap names one. Candles that open at `void` times, which are remembered,
     have other values by now, which are not known yet: whatever is said of them is news.
+    `_recalled` are closed candles that the stream does not answer for, older ones above all, but of which it came up
+    what they are: with the provider's time of that, in milliseconds.
     """
 
     __slots__ = (
         "_closed_event_ms",
         "_last_event_ms",
         "_mended",
+        "_recalled",
         "closed",
         "gaps",
         "key",
@@ -45,6 +50,7 @@ class ToldCandles:
         self.gaps = Gaps(key.interval)
         # What repairs told before the stream came to it.
         self._mended: dict[int, Candle] = {}
+        self._recalled: dict[int, tuple[Candle, int]] = {}
         self._closed_event_ms: dict[int, int] = {}
         self._last_event_ms = 0
 
@@ -64,6 +70,7 @@ class ToldCandles:
         is_newest = not closed or candle.time >= next(reversed(closed))
         closed[candle.time] = candle
         self._closed_event_ms[candle.time] = event_ms
+        self._recalled.pop(candle.time, None)
         if not is_newest:
             self.closed = closed = dict(sorted(closed.items()))
         if len(closed) > REMEMBERED:
@@ -72,7 +79,19 @@ class ToldCandles:
             del self._closed_event_ms[oldest]
             self.void.discard(oldest)
 
+    def _recall(self, candle: Candle, event_ms: int) -> None:
+        recalled = self._recalled
+        recalled.pop(candle.time, None)
+        recalled[candle.time] = candle, event_ms
+        if len(recalled) > RECALLED:
+            del recalled[next(iter(recalled))]
+
     # -- what is known of it -----------------------------------------------------------------------
+
+    def _known(self, time: int) -> tuple[Candle, int] | None:
+        """Return what a closed candle is as far as that is known here, and as of when."""
+        candle = self.closed.get(time)
+        return self._recalled.get(time) if candle is None else (candle, self._closed_event_ms[time])
 
     def told_before(self, update: PriceUpdate) -> int | None:
         """Return the open time of the closed candle before this one, None if something may be missing between."""

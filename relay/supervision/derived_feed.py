@@ -309,7 +309,7 @@ class DerivedFeed:
         known = series.closed
         oldest = next(iter(known), None)
         of_extras = [one for one in found if known.get(one.time) == one]
-        new = [one for one in found if one.time not in known and (oldest is None or one.time > oldest)]
+        new = [one for one in found if one.time not in known and oldest is not None and one.time > oldest]
         changed = [one for one in found if one not in new and known.get(one.time) != one]
         if told := series.revise(changed, new, asked_at, of_extras):
             self._hub.tell(self._stream, told)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -186,6 +186,8 @@ class Feed:
                             counters.lag.observe(lag_s)
                             if (lag_s > LATE_S or stream.series.last is None) and self._is_old(stream, update, now):
                                 counters.skip(f"{key}: the candle had ended already: {update.candle.time}")
+                                if lag_s <= LATE_S and (told := self._of_settled(stream, update)):
+                                    hub.tell(stream, told)
                                 continue
                         elif lag_s < -clock.ahead_s:
                             self._stray(supervised, update, now)
@@ -227,6 +229,11 @@ class Feed:
             return True
         is_over = next_open(key.interval, time) + LATE_S <= now
         return is_over and self._provider.clock.is_contradicted(key.symbol)
+
+    def _of_settled(self, stream: Stream, update: PriceUpdate) -> Sequence[PriceUpdate]:
+        """Return what is to be told of a candle that was over before anything of the stream was told."""
+        series = stream.series
+        return series.accept_settled(update) if update.is_closed and series.is_settled(update.candle.time) else ()
 
     def _stray(self, supervised: SupervisedStream, update: PriceUpdate, now: float) -> None:
         """Leave out an update of another time: it is no data, and no news about the time."""

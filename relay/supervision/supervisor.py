@@ -19,6 +19,7 @@ from relay.streams.subscriptions import Stream
 from relay.supervision.announced_changes import AnnouncedChanges
 from relay.supervision.attempts import Attempts
 from relay.supervision.backfill import Backfill
+from relay.supervision.candles_again import CandlesAgain
 from relay.supervision.derived_feed import DerivedFeed, DerivedStream
 from relay.supervision.feed import Feed, FeedCounters
 from relay.supervision.feed_slot import FeedSlot, OnLose
@@ -79,6 +80,7 @@ class Supervisor:
         self.backfill = Backfill(provider, hub, history, clock, self._rng, timing=timing)
         self.past_changes = PastChanges(provider, hub, history, clock)
         self._announced = AnnouncedChanges(provider, self.past_changes, history, clock, past_memory or Memory())
+        self.candles_again = CandlesAgain(provider, hub, history)
         self.recheck = Recheck(provider, history, clock, every_s=timing.recheck_every_s)
         self.native = NativeFeed(provider, self.attempts, self.counters, clock, self._rng)
         self._hub = hub
@@ -352,6 +354,7 @@ class Supervisor:
         self.backfill.repair(self._supervised, now)
         derived = self._derived
         own = {key: one for key, one in self._supervised.items() if key not in derived} if derived else self._supervised
+        self.candles_again.check(own)
         self.recheck.check(own, now)
         self._tell_delays(now)
 
@@ -386,6 +389,7 @@ class Supervisor:
             task.cancel()
         parts = (
             self.backfill.close(),
+            self.candles_again.close(),
             self.recheck.close(),
             self._announced.close(),
             self.past_changes.close(),

@@ -203,6 +203,27 @@ async def test_a_stream_rests_from_the_close_on_whatever_comes_late(
     assert states == ["connected", "market_closed"]
 
 
+@pytest.mark.parametrize("interval", ["4h", "1d"])
+@pytest.mark.parametrize("opening", ["2026-01-18 21:30:00"], indirect=True)
+async def test_a_candle_that_holds_the_opening_opens_no_market(
+    opening: Sandbox, relay_with: StartRelay, interval: str
+) -> None:
+    relay = await relay_at(opening, relay_with, "poll")
+    client = await relay.connect()
+    await client.subscribe(f"EUR/USD@{interval}", bars=3)
+    friday = at("2026-01-16 20:00") if interval == "4h" else at("2026-01-16")
+    snapshot = await client.until_type("snapshot")
+    await opening.clock.sleep_until(at("2026-01-18 21:30:05"))
+    await client.settle()
+    states = [message["status"] for message in client.received if message.get("symbol") and message["type"] == "status"]
+    assert states[-1] == "market_closed"
+    assert "connected" not in states
+    assert [one["candle"]["time"] for one in client.updates if one["candle"]["time"] > friday] == []
+    assert snapshot["candles"][-1]["time"] == friday
+    answer = await relay.get("history", symbol="EUR/USD", interval=interval, limit=1)
+    assert answer.body["candles"][-1]["time"] == friday
+
+
 @pytest.mark.parametrize("opening", ["2026-01-17 12:01:00"], indirect=True)
 async def test_ticks_of_a_saturday_make_no_stream_live(opening: Sandbox, relay_with: StartRelay) -> None:
     relay = await relay_at(opening, relay_with, "stream")

@@ -121,6 +121,7 @@ class Shares:
     def __init__(self) -> None:
         self.price = 100.0
         self.reports: list[Any] = []
+        self.again: list[Candle] = []
 
     @hookimpl
     def relay_provider(self) -> ProviderInfo:
@@ -149,6 +150,10 @@ class Shares:
             await watchlist.changed(watchlist.version, timeout_s=0.05)
             while self.reports:
                 self.reports.pop()(watchlist)
+            while self.again:
+                candle = self.again.pop()
+                for key in watchlist.streams:
+                    yield PriceUpdate(key, candle, is_closed=True)
             while time.time() >= opened + 1:
                 for key in watchlist.streams:
                     yield PriceUpdate(key, self._candle(opened), is_closed=True)
@@ -179,6 +184,29 @@ async def test_changed_pasts_and_states_are_passed_on(relay_with: StartRelay) ->
     )
     state = await client.until_type("status", status="throttled")
     assert state["message"] == "the budget is used up until noon"
+
+
+async def test_a_candle_from_before_the_stream_that_the_root_revises_is_revised_at_the_leaf(
+    relay_with: StartRelay,
+) -> None:
+    shares = Shares()
+    root = await relay_with(builtin=(shares,), with_stand_ins=False)
+    leaf = await leaf_of(relay_with, root.url, asset_classes=["stocks"])
+    await eventually_listed(leaf, "SHARE")
+    first = await leaf.connect()
+    await first.subscribe("SHARE@1s")
+    await first.update(is_closed=True)
+    client = await leaf.connect()
+    await client.subscribe("SHARE@1s", bars=200)
+    old = (await client.until_type("snapshot"))["candles"][2]["time"]
+    at_root = await root.connect()
+    await at_root.subscribe("SHARE@1s", bars=200)
+    assert (await at_root.until_type("snapshot"))["candles"][5]["time"] > old
+    shares.again.append(Candle(old, 50.0, 50.0, 50.0, 50.0, 1.0))
+    told = await client.update(revised=True)
+    assert (told["candle"]["time"], told["candle"]["close"]) == (old, 50.0)
+    await first.settle()
+    assert not [update for update in first.updates if update.get("revised")]
 
 
 @pytest.mark.parametrize("ring", [1, 2])

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from providers import BUILTIN
-from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
+from relay import (
+    API_VERSION,
+    Candle,
+    PriceUpdate,
+    ProviderInfo,
+    ProviderUnavailable,
+    StreamKey,
+    Watchlist,
+    hookimpl,
+)
 from relay.app import PROVIDERS
 from relay.core.clock import Clock
 from relay.core.model import Candle as StoredCandle
@@ -417,3 +426,80 @@ async def test_a_date_two_hours_ahead_keeps_no_revision_from_who_was_told_the_ca
     told = (await client.update(is_closed=True))["candle"]["time"]
     venue.revise(told, 50.0)
     assert (await client.update(revised=True))["candle"]["time"] == told
+
+
+# -- candles that a client has from before the stream began ----------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"bars": 40}, {"since": -50}, {"bars": 40, "closed_only": True}])
+@pytest.mark.parametrize("is_in_memory", [True, False])
+async def test_a_candle_that_is_older_than_the_stream_is_revised_for_who_has_it(
+    relay_with: StartRelay, over: Transport, options: dict[str, Any], is_in_memory: bool
+) -> None:
+    venue = Venue()
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    plain, times = await follow(relay, over)
+    if is_in_memory:
+        await relay.get("history", symbol="S", interval="1s", limit=60)
+    if "since" in options:
+        options = {"since": times[0] - 50}
+    client = await over.subscriber(relay, "S@1s", **options)
+    old = (await client.seen("snapshot"))["candles"][2]["time"]
+    assert old < times[0] - 5
+    venue.revise(old, 1.0)
+    venue.revise(old, 50.0)
+    told = await client.update(revised=True)
+    assert (told["candle"]["time"], told["candle"]["close"]) == (old, 50.0)
+    venue.revise(old, 50.0)
+    venue.revise(old, 60.0)
+    told = await client.update(revised=True)
+    assert (told["candle"]["time"], told["candle"]["close"]) == (old, 60.0)
+    answer = await relay.get("history", symbol="S", interval="1s", start_time=old, end_time=old)
+    assert [candle["close"] for candle in answer.body["candles"]] == [60.0]
+    await plain.settle()
+    assert revised(plain) == []
+    await client.close()
+    snapshot = await (await over.back(relay, client, "S@1s", number=told["revision"] - 1)).seen("snapshot")
+    assert revised_in(snapshot) == [(old, 60.0)]
+
+
+async def test_a_part_that_is_older_than_the_stream_revises_what_is_built_of_it(
+    relay_with: StartRelay, over: Transport
+) -> None:
+    venue = Venue()
+    venue.began -= 300
+    relay = await relay_with(builtin=(*BUILTIN, venue))
+    await follow(relay, over)
+    client = await over.subscriber(relay, "S@1m", bars=4)
+    old = (await client.seen("snapshot"))["candles"][1]
+    venue.revise(old["time"] + 59, 50.0)
+    told = await client.update(revised=True)
+    assert told["candle"] == {**old, "close": 50.0}
+
+
+async def test_a_candle_of_an_earlier_run_is_revised_for_who_has_it_from_the_store(
+    relay_with: StartRelay, over: Transport, tmp_path: Path
+) -> None:
+    venue = Venue()
+    first = await relay_with(builtin=(*BUILTIN, venue), database=tmp_path / "relay.db")
+    _, times = await follow(first, over)
+    await first.close()
+    silent = Silent()
+    second = await relay_with(builtin=(*BUILTIN, silent), database=tmp_path / "relay.db")
+    client = await over.subscriber(second, "S@1s", bars=2)
+    assert [one["time"] for one in (await client.seen("snapshot"))["candles"]][-1] == times[-1]
+    silent.revise(times[-1], 50.0)
+    told = await client.update()
+    assert (told["candle"]["time"], told["candle"]["close"], told["revised"]) == (times[-1], 50.0, True)
+
+
+class Silent(Venue):
+    """It has no history, and its feed says only what was revised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_mute = True
+
+    @hookimpl
+    async def relay_candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[Candle]:
+        raise ProviderUnavailable("no history today")

@@ -860,6 +860,24 @@ async def test_a_new_stream_on_a_weekend_waits_for_the_market(
     assert [status for _, status, _ in feed.paused] == ["market_closed"]
 
 
+@pytest.mark.parametrize(
+    ("interval", "opened", "friday"),
+    [("4h", "2026-01-18 20:00", "2026-01-16 20:00"), ("1d", "2026-01-18", "2026-01-16")],
+)
+async def test_no_candle_opens_before_the_market_does(
+    exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime, interval: str, opened: str, friday: str
+) -> None:
+    time.at = at("2026-01-18 21:00")
+    key = StreamKey("EUR/USD", interval)
+    feed = plugin.feed(str(key))
+    await feed.run(3540)
+    assert {update.candle.time for update in feed.updates} <= {at(friday)}
+    assert (await plugin.times("EUR/USD", interval, None, at("2026-01-19"), 2))[-1] == at(friday)
+    await feed.run(300)
+    assert feed.updates[-1].candle.time == at(opened)
+    assert (await plugin.times("EUR/USD", interval, None, at("2026-01-19"), 2))[-1] == at(opened)
+
+
 async def test_market_hours_always_polls_on_weekends(
     exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
 ) -> None:

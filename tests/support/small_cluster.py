@@ -53,6 +53,8 @@ class Venue:
         self.most = 0
         self.opened = 0
         self.calls: list[tuple[int | None, int]] = []
+        self.again: list[Candle] = []
+        """Closed candles that its feeds send once more, to each stream."""
 
     @property
     def subscribed(self) -> list[StreamKey]:
@@ -101,7 +103,10 @@ class VenuePlugin:
                 watchlist.accept(watchlist.streams)
                 at = int(self._now() * 10 + 1e-6)
                 time, part = divmod(at, 10)
+                again, venue.again = venue.again, []
                 for key in watchlist.streams:
+                    for candle in again:
+                        yield PriceUpdate(key, candle, is_closed=True, ts_event_ms=at * 100)
                     if part == 0:
                         yield PriceUpdate(key, price(time - 1), is_closed=True, ts_event_ms=at * 100)
                     else:

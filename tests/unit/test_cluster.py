@@ -11,6 +11,7 @@ from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat, heartbeat_body
 from relay.cluster.wire.history_messages import HistoryCall, history_body, read_candles
 from relay.core.errors import BadAnswer, RateLimited
 from relay.core.model import Candle, PriceUpdate, StreamKey
+from relay.core.spans import Span
 from tests.support.fake_bus import BusFaults, FakeBus
 from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, price, small_cluster
 
@@ -176,6 +177,27 @@ async def test_what_an_owner_learns_of_the_past_is_told_at_all_relays(tmp_path: 
         await asyncio.sleep(0.1)
         for hearer in hearers:
             assert [one.candle for one in hearer.told if one.is_revised] == [learnt]
+
+
+@pytest.mark.parametrize("knows", ["abc", "a", "b", "c"])
+async def test_a_candle_from_before_the_stream_that_comes_again_is_revised_wherever_it_is_known(
+    tmp_path: Path, knows: str
+) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = {relay.name: relay.follow(A) for relay in cluster.relays}
+        await asyncio.sleep(5)
+        time = BEGAN - 500
+        for relay in cluster.relays:
+            if relay.name in knows:
+                await relay.store.add("venue", A, [price(time)], Span(time, time + 1))
+        changed = price(time)._replace(volume=77.0)
+        for again in (price(time), changed, changed):
+            cluster.venue.again = [again]
+            await asyncio.sleep(3)
+        for name, hearer in hearers.items():
+            assert [one.candle for one in hearer.told if one.is_revised] == ([changed] if name in knows else [])
+        for relay in cluster.relays:
+            assert await relay.store.read("venue", A, time, time + 1) == ([changed] if relay.name in knows else [])
 
 
 async def test_history_is_asked_for_once_for_all(tmp_path: Path) -> None:

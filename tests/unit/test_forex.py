@@ -143,6 +143,26 @@ def test_candles_without_a_moment_of_trading_are_padding(interval: str, moments:
     assert [candle.time for candle in without_padding(candles, interval)] == [at(moment) for moment in kept]
 
 
+@pytest.mark.parametrize(
+    ("interval", "opened", "opens"),
+    [
+        ("4h", "2026-01-18 20:00", "2026-01-18 22:00"),
+        ("1d", "2026-01-18", "2026-01-18 22:00"),
+        ("1d", "2026-03-08", "2026-03-08 21:00"),
+        ("1M", "2026-02-01", "2026-02-01 22:00"),
+    ],
+)
+def test_a_candle_that_holds_an_opening_is_padding_until_then(interval: str, opened: str, opens: str) -> None:
+    candles = [Candle(at(opened), 1, 1, 1, 1)]
+    assert without_padding(candles, interval, now=at(opens) - 1800) == []
+    assert without_padding(candles, interval, now=at(opens) + 1) == candles
+
+
+def test_a_candle_that_was_traded_stays_while_it_is_open_in_closed_hours() -> None:
+    candles = [Candle(at("2026-01-16 20:00"), 1, 1, 1, 1)]
+    assert without_padding(candles, "4h", now=at("2026-01-16 23:00")) == candles
+
+
 def test_money_and_metals_keep_hours_of_their_own_and_coins_none() -> None:
     assert {hours_of(symbol) for symbol in ("EUR/USD", "COP/ARS", "USD/CNH")} == {MONEY}
     assert {hours_of(symbol) for symbol in ("XAU/USD", "XAG/EUR", "XPT/USD")} == {METAL}

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, ExtendedCandle, PriceUpdate, StreamKey, widened
+from relay.core.spans import Span
 from relay.streams.catching_up import Missing
 from relay.streams.gaps import MOST, SeriesGap
 from relay.streams.judged_updates import MOST_HELD
 from relay.streams.series import Series
-from relay.streams.told_candles import REMEMBERED
+from relay.streams.told_candles import RECALLED, REMEMBERED
 from tests.support.examples import examples
 
 MINUTE = StreamKey("BTCUSDT", "1m")
@@ -661,7 +662,53 @@ def test_what_is_older_than_memory_is_not_told_again(series: Series) -> None:
         series.accept(live(minute, is_closed=True))
     assert len(series.closed) == REMEMBERED
     assert series.accept(live(0, is_closed=True)) == ()
+    assert series.judge([*series.unjudged.values()], {T: (candle(0), 0.0)}) == []
+
+
+def test_what_is_older_than_memory_is_told_as_revised_once_it_is_known_to_be_another_one(series: Series) -> None:
+    for minute in range(REMEMBERED + 10):
+        series.accept(live(minute, is_closed=True))
+    for minute in (0, 1, 2):
+        assert series.accept(live(minute, 3.0, is_closed=True, at_ms=(T + 9000) * 1000)) == ()
+    known = {T: (candle(0), T + 62.0), T + 60: (candle(1, 3.0), T + 122.0)}
+    assert outline(series.judge([*series.unjudged.values()], known)) == ["0!r"]
+    assert (series.unjudged, series.late, series.duplicates) == ({}, 1, 1)
+    # From here on it is known, and older news undoes nothing.
     assert series.accept(live(0, 3.0, is_closed=True)) == ()
+    assert series.accept(live(0, is_closed=True, at_ms=(T + 8000) * 1000)) == ()
+    assert series.revise([candle(0, 3.0)], [], T + 9100.0) == []
+    assert outline(series.accept(live(0, 4.0, is_closed=True, at_ms=(T + 9001) * 1000))) == ["0!r"]
+    assert series.unjudged == {}
+
+
+def test_what_was_said_before_a_known_candle_was_final_revises_nothing(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    series.accept(live(-5, 3.0, is_closed=True, at_ms=(T - 230) * 1000))
+    known = {T - 300: (candle(-5), T - 200.0)}
+    assert series.judge([*series.unjudged.values()], known) == []
+    assert series.late == 1
+
+
+def test_of_candles_that_come_again_in_any_number_the_memory_is_bounded(series: Series) -> None:
+    known = {T + 60 * minute: (candle(minute), 0.0) for minute in range(-2000, 0)}
+    for _ in range(3):
+        for minute in range(-2000, 0):
+            series.accept(live(minute, is_closed=True))
+        assert len(series.unjudged) == MOST_HELD
+        series.judge([*series.unjudged.values()], known)
+    for minute in range(-2000, 0):
+        series.accept(live(minute, is_closed=True))
+    assert (len(series.unjudged), len(series._recalled)) == (MOST_HELD, RECALLED)
+
+
+def test_what_waits_to_be_judged_is_forgotten_with_its_past(series: Series) -> None:
+    series.accept(live(0, is_closed=True))
+    for minute in (-9, -2):
+        series.accept(live(minute, 3.0, is_closed=True))
+    series.invalidate(Span(T - 300, T))
+    assert [*series.unjudged] == [T - 540]
+    series.begin_anew(None)
+    assert series.unjudged == {}
 
 
 def test_giving_up_tells_a_gap_and_goes_on(series: Series) -> None:
@@ -859,6 +906,21 @@ def test_a_candle_found_later_is_told_where_it_was_promised(series: Series) -> N
     told = series.revise([], [before, candle(1)], 1e9)
     assert told == [PriceUpdate(MINUTE, candle(1), is_closed=True, is_backfilled=True, is_revised=True)]
     assert series.late == 0
+
+
+def test_history_revises_what_was_over_before_a_stream_that_has_told_nothing() -> None:
+    series = Series(MINUTE, T + 30.0)
+    assert outline(series.revise([candle(-5, 3.0), candle(0, 3.0)], [], T + 40.0)) == ["-5!r"]
+
+
+def test_a_candle_that_was_given_before_the_stream_told_anything_is_told_by_it_only_as_revised() -> None:
+    series = Series(MINUTE, T + 30.0)
+    series.given_to = T - 60
+    assert series.accept(live(-1, is_closed=True)) == ()
+    known = {T - 60: (candle(-1), 0.0)}
+    assert series.judge([*series.unjudged.values()], known) == []
+    assert outline(series.accept(live(-1, 3.0, is_closed=True))) == ["-1!r"]
+    assert outline(series.accept(live(0))) == ["0"]
 
 
 def test_of_what_is_not_told_yet_history_revises_nothing(series: Series) -> None:
