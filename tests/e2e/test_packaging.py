@@ -10,6 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import yaml
 
 from relay.plugins.scaffold import FILES, TEMPLATE
 from tests.support.relay_process import serving
@@ -18,6 +19,28 @@ from tests.support.tools import tool
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "relay" / "packaging" / "relay.service"
 TEMPLATE_UNIT = UNIT.with_name("market-relay@.service")
+
+
+def test_in_its_container_ci_reads_the_checkout_and_has_room_for_containers(tmp_path: Path) -> None:
+    """Files of another user's, and version 2 of cgroups, as files of a folder."""
+    steps = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]["all"][
+        "steps"
+    ]
+    (prepares,) = [step["run"] for step in steps if "cgroup" in step.get("run", "")]
+    assert steps.index({"run": ".ci/run"}) == len(steps) - 1
+    home, groups = tmp_path / "home", tmp_path / "groups"
+    home.mkdir()
+    groups.mkdir()
+    for name, text in (("type", "domain\n"), ("controllers", "cpu memory pids\n"), ("procs", "1\n")):
+        (groups / f"cgroup.{name}").write_text(text)
+    environment = {**os.environ, "HOME": str(home), "GITHUB_WORKSPACE": str(ROOT)}
+    script = prepares.replace("/sys/fs/cgroup", str(groups))
+    # It is refused until no process is left.
+    refused = f'sed() {{ if [ -e {groups}/beside/cgroup.procs ]; then command sed "$@"; else false; fi; }}\n'
+    subprocess.run(["sh", "-e", "-c", refused + script], env=environment, check=True, timeout=60)
+    assert (groups / "beside" / "cgroup.procs").read_text() == "1\n"
+    assert (groups / "cgroup.subtree_control").read_text() == "+cpu +memory +pids\n"
+    assert (home / ".gitconfig").read_text().split() == ["[safe]", "directory", "=", str(ROOT)]
 
 
 @pytest.mark.parametrize("package", ["relay", "providers"])

@@ -155,6 +155,16 @@ def test_ci_runs_what_plain_pytest_leaves_out() -> None:
     assert {path.parent for path in plays} == {ROOT / "tests" / "e2e"}
 
 
+def test_the_table_of_commands_has_each_part_once() -> None:
+    text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("## Run it") : text.index("\nThe unit tests use")]
+    commands = re.findall(r"^\| [^|]+ \| `([^`]+)`", table, flags=re.MULTILINE)
+    parts = [" ".join(word for word in one.split() if word not in ("-m", "long")) for one in commands]
+    # The long plays are named as such.
+    assert [part for part in {*parts} if parts.count(part) > 1] == [".venv/bin/pytest"]
+    assert [one for one in commands if one.count("pytest") and commands.count(one) > 1] == []
+
+
 CONSTANT = r"_?[A-Z][A-Z0-9_]{2,}"
 # By `monkeypatch`, by hand, or in Python that another process is given.
 PATCH = re.compile(
