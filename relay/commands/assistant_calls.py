@@ -8,17 +8,22 @@ import orjson
 from relay.client import BadArgument
 from relay.commands.assistant_tools import MOST_CANDLES, MOST_INSTRUMENTS, MOST_LATEST, AssistantTools, ToolAnswer
 from relay.core.errors import Code, RequestError
-from relay.protocol.fields import Field, IntervalText, Moment, Schema, Text, Whole, parse_date, shown
+from relay.protocol.fields import LONGEST_SEARCH, Field, IntervalText, Moment, Schema, Text, Whole, parse_date, shown
 
 
 class _Count(Whole):
-    """A whole number, also as a text: some assistants write all values so."""
+    """A whole number, also as a text or as 5.0: some assistants write values so."""
 
     __slots__ = ()
 
     def of_json(self, name: str, value: object) -> int:
         """Take a number or its digits."""
-        return self.of_text(name, value.strip()) if isinstance(value, str) else super().of_json(name, value)
+        return self.of_text(name, value.strip()) if isinstance(value, str) else super().of_json(name, _plain(value))
+
+
+def _plain(value: object) -> object:
+    """Return a whole number as one: to JSON Schema 5.0 is an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 _MOMENT = Moment()
@@ -32,7 +37,7 @@ class _WrittenTime:
     def of_json(self, name: str, value: object) -> int | None:
         """Take any of them; a text of nothing is no time."""
         if not isinstance(value, str):
-            return _MOMENT.of_json(name, value)
+            return _MOMENT.of_json(name, _plain(value))
         text = value.strip()
         if not text:
             return None
@@ -74,6 +79,23 @@ class _Symbols:
     def schema(self) -> Schema:
         """Say how long the list may be."""
         return {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": self.most}
+
+
+class _Words(Text):
+    """What is searched for."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__({"type": "string", "maxLength": LONGEST_SEARCH}, "bitcoin usdt")
+
+    def of_json(self, name: str, value: object) -> str:
+        """Take any text that is not too long."""
+        text = super().of_json(name, value)
+        if len(text) > LONGEST_SEARCH:
+            said = f"{name} {shown(text)} has {len(text)} characters; use at most {LONGEST_SEARCH}"
+            raise RequestError(Code.INVALID_REQUEST, said)
+        return text
 
 
 _SYMBOL = Field("symbol", Text({"type": "string"}, "BTCUSDT"), "As its provider spells it.", example="BTCUSDT")
@@ -118,7 +140,7 @@ TOOLS = (
         "Find instruments by words in symbol, name, base or quote, the best first; `provider:SYMBOL` finds one. "
         f"limit: 1 to {MOST_INSTRUMENTS}.",
         AssistantTools.search_instruments,
-        (Field("query", Text({"type": "string"}, "bitcoin usdt"), "Words, or a symbol.", example="bitcoin usdt"),),
+        (Field("query", _Words(), "Words, or a symbol.", example="bitcoin usdt"),),
         (Field("limit", _Count(1, MOST_INSTRUMENTS), "How many at most; 20 if left out."),),
     ),
     Tool(

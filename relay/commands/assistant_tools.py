@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from relay.client import BadArgument, Candle, ClientError, ListedInstrument, Refused, RelayClient
+from relay.client import BadArgument, Candle, ClientError, ListedInstrument, Refused, RelayClient, Unreachable
 from relay.commands.formatting import listed, moment, number, printable
 from relay.protocol.fields import shown
 
@@ -83,8 +83,22 @@ class AssistantTools:
         )
 
     async def latest(self, symbols: Sequence[str], interval: str = "1m") -> ToolAnswer:
-        """Return the newest candle of each symbol; a symbol that fails has an error in its place."""
-        rows = await asyncio.gather(*[self._latest_of(symbol, interval) for symbol in dict.fromkeys(symbols)])
+        """Return the newest candle of each symbol; a symbol that fails has an error in its place.
+
+        What fails in the same way for all of them is the error of the call.
+        """
+        names = [*dict.fromkeys(symbols)]
+        found = await asyncio.gather(*[self._latest_of(name, interval) for name in names], return_exceptions=True)
+        faults = [one for one in found if isinstance(one, BaseException)]
+        for fault in faults:
+            if len(faults) == len(found) or not isinstance(fault, Unreachable):
+                raise fault
+        rows = [
+            {"symbol": name, "error": "the relay had no answer in time", "code": ""}
+            if isinstance(one, BaseException)
+            else one
+            for name, one in zip(names, found, strict=True)
+        ]
         lines = _lines(("symbol", *_COLUMNS, "is_closed", "error"), rows)
         return ToolAnswer(
             f"newest candles of {interval}, times in UTC\n{lines}", {"interval": interval, "latest": rows}

@@ -18,6 +18,8 @@ Schema = dict[str, Any]
 
 WHERE_SYMBOLS_ARE = "GET /api/v1/market-data/symbols lists all"
 """How an error ends that can suggest no symbol; who is no HTTP client says it in other words."""
+LONGEST_SEARCH = 100
+"""So many characters has what somebody types to find something."""
 LATEST_TIME = 10**11
 """In the year 5138; a present time in milliseconds is larger."""
 INTERVAL_NAMES = (*INTERVALS, *(name.upper() for name in INTERVALS if name[-1] in "shdw"))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import islice
 from typing import NamedTuple
 
 from relay.core.errors import Code, RequestError
@@ -17,8 +18,10 @@ from relay.core.model import StreamKey
 from relay.protocol.fields import Schema, shown
 
 TAG_LENGTH = 6
+MOST_STREAMS = 200
+"""Those of a connection, and as many that it did not resume."""
 LONGEST = 4096
-"""More than the text of 100 streams has."""
+"""More than the text of so many streams has."""
 _REVISION, _STORE, _ENTRY = "[0-9a-f]{1,14}", "[0-9a-f]{0,16}", "[A-Za-z0-9_-]{6}[0-9a-f]{1,10}"
 _ENTRIES = rf"(?:{_ENTRY}(?:\.{_ENTRY})*)?"
 _WHOLE = re.compile(rf"1-(?:({_REVISION})\.({_STORE}))?-({_ENTRIES})")
@@ -57,8 +60,8 @@ def tag_of(provider: str, key: StreamKey) -> str:
 
 
 def written(told_to: Iterable[tuple[str, int]], revision: ToldRevision | None) -> bytes:
-    """Write a position."""
-    entries = ".".join([f"{tag}{time:x}" for tag, time in told_to])
+    """Write a position: of more streams than a text may have, the first ones."""
+    entries = ".".join([f"{tag}{time:x}" for tag, time in islice(told_to, MOST_STREAMS)])
     return f"1-{'' if revision is None else f'{revision.number:x}.{revision.store}'}-{entries}".encode()
 
 

@@ -82,8 +82,11 @@ WAYS = {
     HISTORY: "/t/TOKEN/api/v1/market-data/history",
     UPDATES.format("sse"): "?token=TOKEN",
     UPDATES.format("ws"): "?token=TOKEN",
-    "/api/v3/ping": "/t/TOKEN/api/v3/klines",
-    "/udf/time": "/t/TOKEN/udf",
+    "/api/v3/ping": "/t/TOKEN/api/v3,",
+    "/fapi/v1/ping": "/t/TOKEN/fapi,",
+    "/stream?streams=btcusdt@kline_1m": "/t/TOKEN/stream,",
+    "/udf/time": "/t/TOKEN/udf,",
+    "/widgets.json": "/t/TOKEN/widgets.json,",
 }
 
 
@@ -93,7 +96,7 @@ async def test_a_route_without_a_token_names_all_ways_to_send_one_to_it(
     relay = await relay_with(tokens=("opensesame",))
 
     async def ask(path: str, **more: str) -> tuple[int, str]:
-        headers = {**(UPGRADE if "/ws" in path else {}), **more}
+        headers = {**(UPGRADE if "/ws" in path or "/stream" in path else {}), **more}
         async with session.get(relay.url + path, headers=headers) as answer:
             return answer.status, "" if answer.status in (101, 200) else await answer.text()
 
@@ -108,6 +111,13 @@ async def test_a_route_without_a_token_names_all_ways_to_send_one_to_it(
         }
         for name, (status, _) in accepted.items():
             assert (status in (101, 200)) is (name in said), (name, status, said)
+
+
+async def test_a_token_in_the_address_of_the_websocket_is_one_also_without_an_upgrade(relay_with: StartRelay) -> None:
+    relay = await relay_with(tokens=("opensesame",))
+    answer = await relay.get("ws?token=opensesame")
+    assert_problem(answer, 400, "invalid_request")
+    assert "connect with ws:// or wss://" in answer.body["detail"]
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """What an assistant reads of a relay: short, within limits, and honest about what is not live or not there."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from relay.client import BadArgument, Refused, RelayClient
+from providers import BUILTIN
+from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey, hookimpl
+from relay.client import BadArgument, Refused, RelayClient, Unreachable
 from relay.commands.assistant_calls import answer
 from relay.commands.assistant_tools import AssistantTools, explained
 from tests.conftest import StartRelay
@@ -30,6 +33,32 @@ async def test_candles_say_that_there_are_more_and_which_one_is_open(tools: Assi
     last = await tools.candles("BTCUSDT", "1d", 3)
     assert "the last candle is still open" in last.text
     assert last.values["last_is_closed"] is False
+
+
+class Hanging:
+    """A provider that gives no candles."""
+
+    __name__ = "hanging"
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(
+            name="hanging", api=API_VERSION, title="Hanging", asset_classes=("stocks",), intervals=("1m",)
+        )
+
+    @hookimpl
+    async def relay_instruments(self) -> list[Instrument]:
+        return [Instrument("A", "stocks", "A", "USD")]
+
+    @hookimpl
+    async def relay_candles(self) -> list[Candle]:
+        await asyncio.Event().wait()
+        return []
+
+    @hookimpl
+    async def relay_stream(self) -> AsyncIterator[PriceUpdate]:
+        await asyncio.Event().wait()
+        yield PriceUpdate(StreamKey("A", "1m"), Candle(0, 1.0, 1.0, 1.0, 1.0))
 
 
 BTC: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1m"}
@@ -62,6 +91,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("latest", {"symbols": ["BTCUSDT", 5]}, 'symbols ["BTCUSDT",5] is not a list of symbols such as'),
     ("latest", {}, 'symbols is missing; give one, for example "symbols":["BTCUSDT"]'),
     ("search_instruments", {"query": " "}, "query is empty"),
+    ("search_instruments", {"query": "b" * 5000}, "has 5000 characters; use at most 100"),
     ("state", {"of": "binance"}, "state has no argument 'of'; it takes none"),
     ("orders", {}, "there is no tool 'orders'; use one of search_instruments, candles, latest, state"),
 ]
@@ -79,8 +109,9 @@ async def test_what_cannot_be_meant_is_explained(tools: AssistantTools) -> None:
 
 async def test_values_that_assistants_write_as_texts_are_taken(tools: AssistantTools) -> None:
     plain = await answer(tools, "candles", {**BTC, "limit": 2, "start": START})
-    for start in ("1764000000", "2025-11-24T16:00:00Z", " 2025-11-24T17:00:00+01:00"):
+    for start in ("1764000000", 1.764e9, "2025-11-24T16:00:00Z", " 2025-11-24T17:00:00+01:00"):
         assert await answer(tools, "candles", {**BTC, "limit": "2", "start": start, "end": ""}) == plain
+    assert await answer(tools, "candles", {**BTC, "limit": 2.0, "start": START}) == plain
     found = await answer(tools, "latest", {"symbols": '["BTCUSDT"]', "interval": None})
     assert [row["symbol"] for row in found.values["latest"]] == ["BTCUSDT"]
 
@@ -92,6 +123,18 @@ async def test_one_symbol_that_fails_keeps_the_others(tools: AssistantTools) -> 
         ("NOPE", "unknown_symbol"),
     ]
     assert "unknown symbol 'NOPE'" in found.text
+
+
+async def test_one_symbol_that_is_not_answered_in_time_keeps_the_others(relay_with: StartRelay) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, Hanging()))
+    async with RelayClient(relay.url, timeout_s=2.0) as client:
+        found = await AssistantTools(client).latest(["hanging:A", "BTCUSDT"])
+        assert [(row["symbol"], row.get("error")) for row in found.values["latest"]] == [
+            ("hanging:A", "the relay had no answer in time"),
+            ("BTCUSDT", None),
+        ]
+        with pytest.raises(Unreachable):
+            await AssistantTools(client).latest(["hanging:A"])
 
 
 async def test_streams_that_are_not_live_come_first_in_the_state(

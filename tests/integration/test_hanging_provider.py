@@ -271,10 +271,35 @@ async def test_rows_of_a_grid_come_while_another_one_waits(relay: Running) -> No
         assert asyncio.get_running_loop().time() - began > LOOKUP_S
 
 
-async def test_quotes_come_while_many_of_another_provider_wait(relay: Running) -> None:
-    names = [f"mute:M{number}" for number in range(20)]
-    body = (await relay.get(f"/udf/quotes?symbols={','.join([*names, 'BTCUSDT'])}")).body
-    assert [one["s"] for one in body["d"]] == ["error"] * 20 + ["ok"]
+@pytest.mark.parametrize("hangs_at", ["lookup", "candles"])
+@pytest.mark.parametrize("route", ["quotes?symbols=", "rows?symbol="])
+async def test_quotes_come_while_many_of_another_provider_wait_and_those_when_asked_for_again(
+    relay: Running, mute: Mute, route: str, hangs_at: str
+) -> None:
+    if hangs_at == "candles":
+        mute.speaks.set()
+    loop = asyncio.get_running_loop()
+    asked = f"/udf/{route}{','.join([*(f'mute:M{number}' for number in range(20)), 'BTCUSDT', 'EUR/USD'])}"
+
+    async def failed() -> list[bool]:
+        body = (await relay.get(asked)).body
+        rows = body if isinstance(body, list) else body["d"]
+        return ["error" in (row.get("s"), *row) for row in rows]
+
+    for _ in range(2):
+        began = loop.time()
+        assert await failed() == [True] * 20 + [False] * 2
+        assert loop.time() - began < LOOKUP_S
+    mute.speaks.set()
+    mute.gives.set()
+    assert await failed() == [False] * 22
+
+
+async def test_a_quote_that_comes_late_is_waited_for_where_there_is_no_other(relay: Running, mute: Mute) -> None:
+    asyncio.get_running_loop().call_later(4.0, mute.speaks.set)
+    mute.gives.set()
+    body = (await relay.get("/udf/quotes?symbols=mute:AAPL")).body
+    assert [one["s"] for one in body["d"]] == ["ok"]
 
 
 @pytest.mark.parametrize("waits_for", ["lookup", "candles"])

@@ -31,6 +31,12 @@ def test_the_position_in_all_streams_of_a_request_fits_a_header() -> None:
     parse_position(longest.decode())
 
 
+def test_what_is_written_of_more_streams_than_a_client_can_have_is_read_with_the_first_ones() -> None:
+    told_to = {tag_of("binance", StreamKey(f"T{number}USDT", "1m")): 10**11 for number in range(1000)}
+    found = parse_position(written(told_to.items(), ToldRevision(2**53, "f" * 16)).decode())
+    assert [*found.told_to] == [*told_to][: 2 * MOST_STREAMS_PER_REQUEST]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -122,7 +122,7 @@ class Access:
             return None
         scheme, _, given = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            by_query = request.path == EVENTS or (request.path == WEBSOCKET and is_websocket(request))
+            by_query = request.path in (EVENTS, WEBSOCKET)
             given = request.query.get("token", "") if by_query else request.match_info.get(PATH_TOKEN, "")
         # What was no UTF-8 in the header comes as surrogates.
         return tokens.match(given.strip().encode("utf-8", "surrogateescape")) if given else None

@@ -8,7 +8,7 @@ from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.core.near_names import did_you_mean
 from relay.protocol import positions
-from relay.protocol.fields import INTERVAL, Moment, Schema, parse_date, shown
+from relay.protocol.fields import INTERVAL, LONGEST_SEARCH, Moment, Schema, parse_date, shown
 from relay.protocol.positions import Position, parse_position
 from relay.protocol.symbol_names import SYMBOL, parse_symbol
 
@@ -16,7 +16,6 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _LONGEST_COMPARED = 40
-LONGEST_SEARCH = 100
 DATE_PATTERN = (
     r"^(19[89]|20[0-9])[0-9]-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
     r"(T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9]))?$"

@@ -13,7 +13,7 @@ from relay.instruments.directory import Directory
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
 from relay.supervision.supervisor import Supervisor
-from relay.web.access.access import BELOW_TOKEN, Access
+from relay.web.access.access import BELOW_TOKEN, TOKEN_IN_HEADER, Access
 from relay.web.facade_counts import FacadeCounts
 from relay.web.http.cached_body import KeptBodies
 from relay.web.http.instrument_lists import InstrumentLists
@@ -150,6 +150,13 @@ def without_token(path: str) -> str:
     if not path.startswith("/t/"):
         return path
     return "/" + path[3:].partition("/")[2]
+
+
+def way_of_token(request: web.Request, roots: Iterable[str]) -> str:
+    """Return how a token is sent to the route of a facade, which has one of these roots."""
+    path = without_token(request.path)
+    root = next(filter(_is_at(path), roots), "")
+    return f"put it into the path, which then begins with /t/TOKEN{root}, or {TOKEN_IN_HEADER}"
 
 
 def _is_at(path: str) -> Callable[[str], bool]:

@@ -27,7 +27,7 @@ from relay.web.facades.binance.venue_markets import (
     VenueMarket,
     now_ms,
 )
-from relay.web.facades.facade import Document, Facade, FacadeParts, without_token
+from relay.web.facades.facade import Document, Facade, FacadeParts, way_of_token, without_token
 from relay.web.facades.polled_series import PolledSeries
 from relay.web.ws.route import serve
 
@@ -187,7 +187,7 @@ class BinanceFacade(Facade):
             if _is_of_account(request):
                 return answer_of(market_data_only(), headers)
             return web.Response(status=error.status, headers=headers)
-        return answer_of(error, headers)
+        return answer_of(error, headers, way_of_token(request, self.roots))
 
     def _headers(self, market: VenueMarket) -> dict[str, str]:
         """Return what goes with every answer: the weight that the relay itself has used.

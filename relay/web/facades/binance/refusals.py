@@ -9,7 +9,6 @@ import orjson
 from aiohttp import web
 
 from relay.core.errors import Code, ProviderTimeout, RateLimited, RequestError, UnknownSymbol
-from relay.web.access.access import TOKEN_IN_HEADER
 from relay.web.problems import problem_of
 
 JSON = "application/json;charset=UTF-8"
@@ -21,9 +20,6 @@ MARKET_DATA_ONLY = (
 )
 _TOO_MANY = "Too much request weight used; {}. Please use WebSocket Streams for live updates to avoid polling the API."
 _TIMED_OUT = "Timeout waiting for response from backend server. Send status unknown; execution status unknown."
-_NEEDS_TOKEN = (
-    f"A valid token of the relay is needed: put it into the path, as in /t/TOKEN/api/v3/klines, or {TOKEN_IN_HEADER}."
-)
 
 
 class BinanceRefusal(RequestError):
@@ -74,12 +70,12 @@ def market_data_only() -> BinanceRefusal:
     return BinanceRefusal(UNAUTHORIZED, MARKET_DATA_ONLY, 403)
 
 
-def answer_of(error: Exception, headers: Mapping[str, str]) -> web.Response:
-    """Return an error of the relay as Binance would say it. What is unexpected is logged."""
+def answer_of(error: Exception, headers: Mapping[str, str], way_of_token: str = "") -> web.Response:
+    """Return an error of the relay as Binance would say it; `way_of_token` for who sent none. Logs the unexpected."""
     if isinstance(error, BinanceRefusal):
         return refused(error.status, error.number, error.message, headers)
     plain = problem_of(error)
-    status, (number, message) = plain.status, _said(error, plain.status)
+    status, (number, message) = plain.status, _said(error, plain.status, way_of_token)
     if number == TOO_MANY:
         status = 429
     elif number in (BAD_SYMBOL, BAD_INTERVAL):
@@ -95,7 +91,7 @@ def refused(status: int, number: int, message: str, headers: Mapping[str, str]) 
     return web.Response(status=status, body=body, headers={"Content-Type": JSON, **headers})
 
 
-def _said(error: Exception, status: int) -> tuple[int, str]:
+def _said(error: Exception, status: int, way_of_token: str) -> tuple[int, str]:
     if isinstance(error, RateLimited):
         return TOO_MANY, _TOO_MANY.format(error)
     if isinstance(error, UnknownSymbol):
@@ -103,13 +99,13 @@ def _said(error: Exception, status: int) -> tuple[int, str]:
     if isinstance(error, ProviderTimeout):
         return TIMEOUT, _TIMED_OUT
     if isinstance(error, RequestError):
-        return _of_code(error, status)
+        return _of_code(error, status, way_of_token)
     if status == 500:
         return UNKNOWN, "An unknown error occurred while processing the request."
     return DISCONNECTED, f"Internal error; unable to process your request. Please try again. ({error})"
 
 
-def _of_code(error: RequestError, status: int) -> tuple[int, str]:
+def _of_code(error: RequestError, status: int, way_of_token: str) -> tuple[int, str]:
     if error.code is Code.RATE_LIMITED:
         return TOO_MANY, f"Too many requests; {error.message}."
     if error.code is Code.UNKNOWN_SYMBOL:
@@ -117,7 +113,7 @@ def _of_code(error: RequestError, status: int) -> tuple[int, str]:
     if error.code in (Code.UNKNOWN_INTERVAL, Code.UNSUPPORTED_INTERVAL):
         return BAD_INTERVAL, "Invalid interval."
     if error.code is Code.UNAUTHORIZED:
-        return BAD_KEY, _NEEDS_TOKEN
+        return BAD_KEY, f"A valid token of the relay is needed: {way_of_token}."
     if status == 503:
         return DISCONNECTED, f"Internal error; unable to process your request. Please try again. ({error.message})"
     return (UNAUTHORIZED if error.code is Code.FORBIDDEN else UNKNOWN), error.message

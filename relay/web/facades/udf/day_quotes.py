@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from relay.core.errors import Code, ProviderUnavailable, RequestError
+from relay.core.errors import Code, ProviderTimeout, ProviderUnavailable, RequestError
 from relay.core.model import Candle
 from relay.history.live_edge import LiveEdge, live_of
 from relay.history.requests import HistoryRequest
 from relay.instruments.directory import Meant, Target
+from relay.protocol.fields import shown
 from relay.protocol.symbol_names import parse_symbol
 from relay.storage.chunks import decode
 from relay.web.access.access import Caller
@@ -22,6 +23,10 @@ from relay.web.facades.udf.symbol_info import description_of, exchange_of
 DAY = "1d"
 MOST_SYMBOLS = 100
 """So many symbols may one request name."""
+PATIENCE_S = 2.0
+"""So long an answer that has some quotes waits for the next one."""
+MOST_LATE = 1_000
+"""So many quotes may be on their way when an answer without them has left."""
 _AT_ONCE = 8
 
 
@@ -41,6 +46,7 @@ class DayQuotes:
         self._parts = parts
         self._polled = polled
         self._counts = counts
+        self._late: dict[tuple[str, str], asyncio.Task[DayQuote | Exception]] = {}
 
     async def of(
         self, name: str, caller: Caller, *, is_polled: bool, gates: Mapping[str, asyncio.Semaphore] | None = None
@@ -71,7 +77,10 @@ class DayQuotes:
         return DayQuote(parts.directory.meant(pin, symbol), target, candles[-1], previous)
 
     async def of_all(self, names: list[str], caller: Caller) -> list[DayQuote | Exception]:
-        """Return the quotes of several symbols, or why there are none; of each provider some at once."""
+        """Return the quotes of several symbols, or why there are none; of each provider some at once.
+
+        What is late, while others are there, is an error now, and goes on for who asks again.
+        """
         gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
 
         async def one(name: str) -> DayQuote | Exception:
@@ -80,10 +89,40 @@ class DayQuotes:
             except Exception as error:  # noqa: BLE001  a fault of one symbol harms no other
                 return error
 
-        return await asyncio.gather(*map(one, names))
+        tasks = {name: self._late.get((caller.client, name)) or asyncio.create_task(one(name)) for name in names}
+        pending = set(tasks.values())
+        while pending:
+            timeout_s = PATIENCE_S if len(pending) < len(names) else None
+            done, pending = await asyncio.wait(pending, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+        for name, task in tasks.items():
+            if not task.done():
+                self._keep((caller.client, name), task)
+        return [task.result() if task.done() else _not_yet(name) for name, task in tasks.items()]
+
+    def _keep(self, asked: tuple[str, str], task: asyncio.Task[DayQuote | Exception]) -> None:
+        if asked in self._late:
+            return
+        if len(self._late) >= MOST_LATE:
+            task.cancel()
+            return
+        self._late[asked] = task
+        task.add_done_callback(lambda _: self._late.pop(asked, None))
+
+    async def close(self) -> None:
+        """Leave off what is late."""
+        late = [*self._late.values()]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     def _count_call(self) -> None:
         self._counts.calls += 1
+
+
+def _not_yet(name: str) -> Exception:
+    return ProviderTimeout(f"the provider of {shown(name)} has not answered yet; ask again")
 
 
 def names_in(text: str, parameter: str) -> list[str]:

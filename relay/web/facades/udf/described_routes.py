@@ -3,10 +3,9 @@
 from typing import Any, NamedTuple
 
 from relay.core.version import VERSION
-from relay.protocol.fields import Schema
+from relay.protocol.fields import LONGEST_SEARCH, Schema
 from relay.protocol.symbol_names import SYMBOL
 from relay.web.contract.json_schema import Schemas
-from relay.web.contract.parameters import LONGEST_SEARCH
 from relay.web.contract.queries import HITS, MOST_AT_ONCE
 from relay.web.facades.described_servers import openapi_servers
 from relay.web.facades.udf import answer_types

@@ -20,14 +20,13 @@ from relay.web.facades.udf.day_quotes import DayQuotes, empty_row, grid_row, nam
 from relay.web.facades.udf.described_routes import openapi_document
 from relay.web.facades.udf.described_rows import asyncapi_document
 from relay.web.facades.udf.live_rows import LIVE_ROWS, AiohttpRowConnection, DirectRowConnection, LiveRows
-from relay.web.facades.udf.refusals import JSON, answer_of, reason_of
+from relay.web.facades.udf.refusals import JSON, ROOT, WIDGETS, answer_of, reason_of
 from relay.web.facades.udf.resolutions import RESOLUTIONS
 from relay.web.facades.udf.symbol_info import exchange_of, search_row, symbol_info, type_of
 from relay.web.facades.udf.widgets import LIVE, widgets
 from relay.web.http.instrument_lists import Selection
 from relay.web.ws.route import serve
 
-ROOT, WIDGETS = "/udf", "/widgets.json"
 USUAL_HITS = 30
 KEPT_S = 180.0
 """A series is followed for so long after the last request: charts renew what they show every ten to sixty seconds."""
@@ -65,6 +64,7 @@ class UdfFacade(Facade):
         """Let go of what is followed because it is polled."""
         if self._begun is not None:
             self._begun.polled.close()
+            await self._begun.rows.quotes.close()
 
     def openapi(self, *, needs_token: bool) -> Document:
         """Describe the routes."""

@@ -5,12 +5,11 @@ from aiohttp import web
 
 from relay.core.errors import Code, RequestError
 from relay.protocol.fields import shown
-from relay.web.access.access import TOKEN_IN_HEADER
-from relay.web.facades.facade import without_token
+from relay.web.facades.facade import way_of_token, without_token
 from relay.web.problems import problem_of
 
 JSON = "application/json"
-_NEEDS_TOKEN = f"a valid token is needed: put it into the address, as in /t/TOKEN/udf, or {TOKEN_IN_HEADER}"
+ROOT, WIDGETS = "/udf", "/widgets.json"
 
 
 def answer_of(request: web.Request, error: Exception, known: str) -> web.Response:
@@ -22,17 +21,22 @@ def answer_of(request: web.Request, error: Exception, known: str) -> web.Respons
         return _answer(error.status, said, {})
     plain = problem_of(error)
     wait = plain.headers.get("Retry-After")
-    return _answer(plain.status, _detail(plain, error), {} if wait is None else {"Retry-After": wait})
+    said = _detail(plain)
+    if _is_without_token(error):
+        said = f"a valid token is needed: {way_of_token(request, (ROOT, WIDGETS))}"
+    return _answer(plain.status, said, {} if wait is None else {"Retry-After": wait})
 
 
 def reason_of(error: Exception) -> str:
     """Return what a client is told of an error. What is unexpected is logged."""
-    return _detail(problem_of(error), error)
+    return _detail(problem_of(error))
 
 
-def _detail(plain: web.Response, error: Exception) -> str:
-    if isinstance(error, RequestError) and error.code is Code.UNAUTHORIZED:
-        return _NEEDS_TOKEN
+def _is_without_token(error: Exception) -> bool:
+    return isinstance(error, RequestError) and error.code is Code.UNAUTHORIZED
+
+
+def _detail(plain: web.Response) -> str:
     return str(orjson.loads(plain.body if isinstance(plain.body, bytes) else b"{}").get("detail", ""))
 
 
