@@ -190,6 +190,52 @@ async def test_a_client_that_leaves_meanwhile_is_gone_at_once(relay: Running) ->
     assert not relay.hub.streams
 
 
+@pytest.mark.parametrize("leaves", ["vanishes", "closes"])
+async def test_a_client_with_more_waiting_than_there_is_room_for_is_gone_at_once(
+    relay_with: StartRelay, mute: Mute, way: str, leaves: str
+) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, mute), clock=CLOCK)
+    client, began = await relay.connect(), asyncio.get_running_loop().time()
+    for number in range(2 * MOST_WAITING // 50):
+        await client.ask("subscribe", streams=[f"mute:A{number}B{name}@1m" for name in range(50)])
+    await client.ask("subscribe", streams=["BTCUSDT@1m"])
+    await eventually(lambda: len(relay.clients.context.directory._settling) == MOST_WAITING)
+    if leaves == "closes":
+        await client.close()
+    else:
+        client.vanish()
+    await eventually(lambda: not relay.clients.connections)
+    assert asyncio.get_running_loop().time() - began < LOOKUP_S
+    assert not relay.hub.streams
+
+
+async def test_pings_are_answered_while_there_is_no_room_for_what_a_client_asks(
+    relay_with: StartRelay, mute: Mute, way: str
+) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, mute), clock=CLOCK)
+    url, began = f"{relay.url.replace('http://', 'ws://')}{PREFIX}/ws", asyncio.get_running_loop().time()
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, autoping=False) as ws:
+        for number in range(2 * MOST_WAITING // 50):
+            names = [f"mute:A{number}B{name}@1m" for name in range(50)]
+            await ws.send_json({"action": "subscribe", "streams": names})
+        await ws.ping(b"alive")
+        while (await ws.receive()).type is not aiohttp.WSMsgType.PONG:
+            pass
+        assert asyncio.get_running_loop().time() - began < LOOKUP_S
+
+
+async def test_of_a_client_that_is_sent_away_nothing_more_is_begun(relay: Running) -> None:
+    client = await relay.connect()
+    for number in range(2 * MOST_WAITING // 50):
+        await client.ask("subscribe", streams=[f"mute:A{number}B{name}@1m" for name in range(50)])
+    settling = relay.clients.context.directory._settling
+    await eventually(lambda: len(settling) == MOST_WAITING)
+    (connection,) = relay.clients.connections
+    connection.end(CloseCode.GOING_AWAY, "server shutdown")
+    await asyncio.sleep(1.0)
+    assert len(settling) == MOST_WAITING
+
+
 async def test_the_client_has_the_streams_of_other_providers_meanwhile(relay: Running) -> None:
     async with RelayClient(relay.url) as client:
         # The last name is pinned and confirmed by another one; what it is said of is not mistaken.
