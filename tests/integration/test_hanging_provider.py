@@ -136,6 +136,53 @@ async def test_requests_about_one_stream_keep_their_order(relay: Running, mute: 
     assert sorted(mute.asked) == ["AAPL", "MSFT"]
 
 
+class Unlisted:
+    """Has a list that does not come until it `lists`; then there is nothing in it that others have."""
+
+    __name__ = "unlisted"
+
+    def __init__(self) -> None:
+        self.lists = asyncio.Event()
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo("unlisted", API_VERSION, "Unlisted", ("stocks",), ("1m",))
+
+    @hookimpl
+    async def relay_instruments(self) -> list[Instrument]:
+        await self.lists.wait()
+        return [Instrument("OTHER", "stocks", "OTHER", "USD")]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:
+        await asyncio.Event().wait()
+        yield PriceUpdate(next(iter(watchlist.streams)), Candle(MINUTE, 1.0, 1.0, 1.0, 1.0))
+
+
+async def test_a_stream_is_left_by_the_name_that_it_was_asked_for_by(relay_with: StartRelay, mute: Mute) -> None:
+    mute.speaks.set()
+    unlisted = Unlisted()
+    relay = await relay_with(builtin=(unlisted, mute), clock=CLOCK, with_stand_ins=False)
+    client = await relay.connect()
+    # Nobody knows whose the bare name is, so the stream keeps the long one.
+    await client.ask("subscribe", streams=["mute:AAPL@1m"], id=1)
+    assert (await client.answer(1))["symbol"] == "mute:AAPL"
+    await client.ask("unsubscribe", streams=["mute:AAPL@1m"], id=2)
+    await client.answer(2)
+    unlisted.lists.set()
+    await asyncio.sleep(1.0)
+    for number, past in enumerate(({}, {"bars": 5}), 3):
+        await client.ask("subscribe", streams=["AAPL@1m"], **past, id=number)
+        await client.ask("unsubscribe", streams=["AAPL@1m"], id=10 * number)
+        told = await _answers(client, number, 10 * number)
+        assert [(one["action"], one["symbol"]) for one in told] == [
+            ("subscribe", "mute:AAPL"),
+            ("unsubscribe", "mute:AAPL"),
+        ]
+    await client.ask("list", id=5)
+    assert (await client.answer(5))["streams"] == []
+
+
 async def test_a_symbol_of_the_same_name_elsewhere_waits_for_nobody(relay: Running) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m")
