@@ -150,6 +150,11 @@ class Joining:
     async def _attempt(self) -> bool:
         """Fetch the past and send it; say whether it is over. Raises what the fetch does."""
         fetched = await self._fetch_newest()
+        wanted, extended = self._wanted, self._options.extended
+        # That of another provider may have come at the same time.
+        await self._until_read()
+        if wanted != self._wanted or extended < self._options.extended:
+            return False
         if not fetched.seen.is_same(self.stream.provider, self.stream.key.symbol):
             # A part of it may be from before the past changed.
             self._tries += 1
