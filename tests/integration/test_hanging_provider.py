@@ -246,7 +246,7 @@ async def test_a_client_with_more_waiting_than_there_is_room_for_is_gone_at_once
     for number in range(2 * MOST_WAITING // 50):
         await client.ask("subscribe", streams=[f"mute:A{number}B{name}@1m" for name in range(50)])
     await client.ask("subscribe", streams=["BTCUSDT@1m"])
-    await eventually(lambda: len(relay.clients.context.directory._settling) == MOST_WAITING)
+    await eventually(lambda: len(relay.clients.context.directory._settling["mute"]) == MOST_WAITING)
     if leaves == "closes":
         await client.close()
     else:
@@ -275,7 +275,7 @@ async def test_of_a_client_that_is_sent_away_nothing_more_is_begun(relay: Runnin
     client = await relay.connect()
     for number in range(2 * MOST_WAITING // 50):
         await client.ask("subscribe", streams=[f"mute:A{number}B{name}@1m" for name in range(50)])
-    settling = relay.clients.context.directory._settling
+    settling = relay.clients.context.directory._settling["mute"]
     await eventually(lambda: len(settling) == MOST_WAITING)
     (connection,) = relay.clients.connections
     connection.end(CloseCode.GOING_AWAY, "server shutdown")

@@ -416,11 +416,12 @@ async def test_all_who_wait_for_a_symbol_share_what_is_done_for_it(start: Start)
     assert directory.settling(None, "A") is not first
 
 
-async def test_so_many_symbols_at_most_are_waited_for_at_a_time(start: Start) -> None:
-    directory = await start(Shop("A", "B", "C"), most_settling=2)
-    asked = [directory.settling(None, symbol) for symbol in "AB"]
-    with pytest.raises(RequestError, match="asked for 2 other symbols"):
-        directory.settling(None, "C")
+async def test_so_many_symbols_of_a_provider_at_most_are_waited_for_at_a_time(start: Start) -> None:
+    directory = await start(Shop("A", "B", "C", name="slow"), Shop("A", "B", "C", name="quick"), most_settling=2)
+    for pin in ("slow", "quick", None):
+        asked = [directory.settling(pin, symbol) for symbol in "AB"]
+        with pytest.raises(RequestError, match="2 other symbols"):
+            directory.settling(pin, "C")
     await asyncio.gather(*asked)
     await directory.settling(None, "C")
 
