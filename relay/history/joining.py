@@ -26,6 +26,8 @@ from relay.streams.subscriptions import NO_FLOOR, Attachment, Stream, Subscriber
 from relay.telemetry.events import event
 
 LEAST_WAIT_S = 0.5
+MOST_TRIES = 5
+"""So often a past is asked for because it changed meanwhile; then the client is told that it cannot be had."""
 READ_WAIT_S = 0.05
 """So often a client that reads slowly is looked at, before its past is fetched."""
 
@@ -114,6 +116,7 @@ class Joining:
         self._provider = provider
         self._attachment = client.hub.attach(stream)
         self._confirmed_at: float | None = None
+        self._tries = 0
         turn = client.turns.setdefault(stream.provider, asyncio.Lock())
         self._fetch = PastFetch(
             client.history, stream, provider, quota, turn, self._until_read, request.options, may_lack=may_lack
@@ -147,9 +150,18 @@ class Joining:
     async def _attempt(self) -> bool:
         """Fetch the past and send it; say whether it is over. Raises what the fetch does."""
         fetched = await self._fetch_newest()
+        wanted, extended = self._wanted, self._options.extended
+        # That of another provider may have come at the same time.
+        await self._until_read()
+        if wanted != self._wanted or extended < self._options.extended:
+            return False
         if not fetched.seen.is_same(self.stream.provider, self.stream.key.symbol):
             # A part of it may be from before the past changed.
-            return False
+            self._tries += 1
+            if self._tries < MOST_TRIES:
+                return False
+            self._tries = 0
+            fetched = self._fetch.without_past()
         if self._is_waiting():
             # Nothing is awaited between: no update comes between the two either.
             self._send(self._splice(fetched), fetched)

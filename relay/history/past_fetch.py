@@ -7,7 +7,7 @@ from itertools import takewhile
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from relay.core.errors import ProviderError, RateLimited, StoreError
+from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
 from relay.core.intervals import length_s
 from relay.core.model import Candle, parted
 from relay.history.live_edge import LiveEdge, live_of
@@ -67,7 +67,8 @@ class PastFetch:
 
     One past at a time of each provider, in `turn`: they are large, and a provider that hangs holds up no other. Each
     one waits until the client has read enough. Where it `may_lack` some, what cannot be had makes a past incomplete,
-    else it is raised. `waited_s` is how long the subscription has waited for the provider's budget.
+    else it is raised. `waited_s` is how long the subscription has waited for the provider's budget. What is asked for
+    again, because the past changed meanwhile, counts once for the client.
     """
 
     def __init__(
@@ -84,6 +85,9 @@ class PastFetch:
     ) -> None:
         self.options = options
         self.waited_s = 0.0
+        # What was wanted last, how many of its candles were counted, and how many of those came this time.
+        self._wanted: PastWanted | None = None
+        self._counted = self._came = 0
         self._history = history
         self._stream = stream
         self._provider = provider
@@ -97,6 +101,9 @@ class PastFetch:
 
         That says that the provider's budget is used up for a time that is worth waiting for.
         """
+        if wanted != self._wanted:
+            self._wanted, self._counted = wanted, 0
+        self._came = 0
         seen = self._history.look()
         fetched = Fetched(seen) if wanted.bars == 0 else await self._fetch_past(wanted, seen)
         if wanted.wants_revised:
@@ -105,19 +112,40 @@ class PastFetch:
                 fetched = await self._fetch_revised(wanted, fetched)
         return fetched
 
+    def without_past(self) -> Fetched:
+        """Return that nothing is known, of the past as it is now. Raises `ProviderUnavailable` unless it may lack some."""
+        reason = "the provider changes its history again and again; ask for these candles later"
+        if not self._may_lack:
+            raise ProviderUnavailable(reason)
+        seen, asked_at = self._history.look(), self._provider.clock.now()
+        return Fetched(seen, PastCandles((), True, False), asked_at, gap_reason=reason, revisions_known=False)
+
+    def _check(self) -> None:
+        """Raise `RequestError` when the client had its share, unless what comes next was counted already."""
+        if self._came >= self._counted:
+            self._quota.check()
+
+    def _count(self, rows: int) -> None:
+        """Count candles that came."""
+        self._came += rows
+        if self._came > self._counted:
+            self._quota.spend(self._came - self._counted)
+            self._counted = self._came
+
     async def _fetch_past(self, wanted: PastWanted, seen: PastSeen) -> Fetched:
         """Ask until the answer reaches what the stream itself answers for, or is old enough to be believed."""
-        series, info, quota = self._stream.series, self._provider.info, self._quota
+        series, info = self._stream.series, self._provider.info
         settled_at = self._provider.clock.now() + info.close_grace_s
         pause_s, spent, is_strict, more = LAG_WAIT_S, 0, False, 0
         while True:
             # Who waits to ask again leaves the turn to others.
             async with self._turn:
                 await self._until_read()
-                quota.check()
+                if not spent:
+                    self._check()
                 fetched = await self._ask(wanted, seen, is_strict, more)
             rows = _rows_for(fetched.past, wanted)
-            quota.spend(max(0, rows - spent))
+            self._count(max(0, rows - spent))
             spent = max(spent, rows)
             if not fetched.past.is_whole:
                 return fetched
@@ -191,7 +219,7 @@ class PastFetch:
 
     async def _fetch_revised(self, wanted: PastWanted, fetched: Fetched) -> Fetched:
         """Fetch what the client has not, or not as it is now, of what opened up to `since`."""
-        history, quota, since = self._history, self._quota, wanted.since or 0
+        history, since = self._history, wanted.since or 0
         revised: dict[int, Candle] = {}
         are_known = True
         if wanted.revision is not None:
@@ -212,14 +240,14 @@ class PastFetch:
                 are_known = False
         asked = self._request(fetched.seen, MOST_REVISED)
         for start, end in wanted.gaps:
-            quota.check()
+            self._check()
             try:
                 past = await history.candles(dataclasses.replace(asked, start=start, end=min(end - 1, since)))
             except (ProviderError, StoreError):
                 # The client has not got it, knows so, and asks again.
                 continue
             closed, _ = parted(past.candles, past.last_is_closed)
-            quota.spend(len(closed))
+            self._count(len(closed))
             revised |= {candle.time: candle for candle in closed}
         return fetched._replace(revised=revised, revisions_known=are_known)
 
@@ -228,14 +256,14 @@ class PastFetch:
 
         Only the former where nothing else can be had. Raises `StoreError`.
         """
-        self._quota.check()
+        self._check()
         try:
             asked = dataclasses.replace(self._request(seen, MOST_REVISED), end=since)
             past = await self._history.candles(asked)
         except ProviderError:
             return revised
         closed, _ = parted(past.candles, past.last_is_closed)
-        self._quota.spend(len(closed))
+        self._count(len(closed))
         found = {candle.time: candle for candle in (*closed, *revised)}
         return [found[time] for time in sorted(found)]
 

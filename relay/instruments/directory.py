@@ -1,6 +1,7 @@
 """Which provider serves a symbol: known from the lists that providers give, never guessed from how it is spelt."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -22,7 +23,7 @@ from relay.protocol.symbol_names import whole_symbol
 from relay.storage.documents import Documents
 
 MOST_SETTLING = 2000
-"""So many symbols that no list has are waited for at a time, whoever asks for them."""
+"""So many symbols of one provider, and so many without one, are waited for at a time, whoever asks for them."""
 
 
 class Target(NamedTuple):
@@ -88,7 +89,7 @@ class Directory:
     A symbol whose owner is another provider is reached, and named on the wire, as `provider:SYMBOL`. Providers that
     answer for one symbol at a time are asked for one that no list has, one after the other. `on_list` takes the symbols
     that a provider lists, before a new one can be asked for; it must not raise. Who names a provider that is
-    `switched_off` is told so. At most `most_settling` symbols are waited for at a time.
+    `switched_off` is told so. At most `most_settling` symbols of a provider are waited for at a time.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Directory:
         self._ownership = Ownership(self._providers, self._kept, self._lookups)
         self.name_of = self._ownership.name_of
         self._tasks: list[asyncio.Task[None]] = []
-        self._settling: dict[tuple[str | None, str], asyncio.Task[None]] = {}
+        self._settling: defaultdict[str | None, dict[str, asyncio.Task[None]]] = defaultdict(dict)
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
 
@@ -136,7 +137,7 @@ class Directory:
 
     async def close(self) -> None:
         """Stop refreshing."""
-        tasks = [*self._tasks, *self._settling.values()]
+        tasks = [*self._tasks, *(task for some in self._settling.values() for task in some.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *map(Lookups.close, self._lookups.values()), return_exceptions=True)
@@ -227,17 +228,18 @@ class Directory:
 
         Raises `RequestError` while too many other symbols are waited for.
         """
-        asked = self._understood(pin, symbol)
-        task = self._settling.get(asked)
+        pin, symbol = self._understood(pin, symbol)
+        settling = self._settling[pin]
+        task = settling.get(symbol)
         if task is None:
-            if len(self._settling) >= self._most_settling:
+            if len(settling) >= self._most_settling:
                 raise RequestError(
                     Code.PROVIDER_UNAVAILABLE,
-                    f"providers are asked for {len(self._settling)} other symbols that no list has; ask again",
+                    f"{len(settling)} other symbols that no list has are waited for; ask again",
                     retry_after=self._settle_s,
                 )
-            task = self._settling[asked] = asyncio.create_task(self.settled(*asked), name="settling of a symbol")
-            task.add_done_callback(lambda _: self._settling.pop(asked, None))
+            task = settling[symbol] = asyncio.create_task(self.settled(pin, symbol), name="settling of a symbol")
+            task.add_done_callback(lambda _: settling.pop(symbol, None))
         return task
 
     def holder(self, pin: str | None, symbol: str) -> tuple[str | None, str]:

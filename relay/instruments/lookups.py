@@ -61,9 +61,21 @@ class _Known:
         self.absent = 0
 
 
+class _Question:
+    """A symbol that a provider is to be asked for, how many wait for the answer, and whether it was asked by now."""
+
+    __slots__ = ("is_asked", "task", "waiting")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.waiting = 0
+        self.is_asked = False
+
+
 class Lookups:
     """What one provider said of the symbols that somebody asked for; symbols are in upper case.
 
+    A question that has not been put yet is forgotten once nobody waits for its answer any more.
     `on_answer` is called when the instruments that are known are others than before.
     """
 
@@ -85,7 +97,7 @@ class Lookups:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._missing: OrderedDict[str, NoInstrument] = OrderedDict()
         self._gone: set[str] = set()
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: dict[str, _Question] = {}
         self._places = asyncio.Semaphore(provider.info.calls_at_once)
         self._bucket = TokenBucket(limits.rate, limits.burst, self._now)
         self._saving: asyncio.Task[None] | None = None
@@ -136,9 +148,14 @@ class Lookups:
                 text = f"{self.provider.info.title} is asked for {len(self._asking)} other symbols"
                 self._note_missing(symbol, is_known=False, text=text, valid_s=self._limits.failed_s)
         else:
-            task = asyncio.create_task(self._ask(symbol), name=f"lookup of {symbol} at {self.provider.name}")
-            self._asking[symbol] = task
-            task.add_done_callback(lambda _: self._asking.pop(symbol, None))
+            question = self._asking[symbol] = _Question()
+            name = f"lookup of {symbol} at {self.provider.name}"
+            question.task = asyncio.create_task(self._ask(symbol, question), name=name)
+            question.task.add_done_callback(lambda _: self._forget(symbol, question))
+
+    def _forget(self, symbol: str, question: _Question) -> None:
+        if self._asking.get(symbol) is question:
+            del self._asking[symbol]
 
     async def ask(self, symbol: str) -> None:
         """Wait until it is known whether the provider has a symbol, for a few seconds.
@@ -146,18 +163,26 @@ class Lookups:
         One that is known already is not waited for. What is not known then is `missing` without an answer.
         """
         self.begin(symbol)
-        task = self._asking.get(symbol)
-        if task is None or symbol in self._known:
+        question = self._asking.get(symbol)
+        if question is None or question.task is None or symbol in self._known:
             return
-        await asyncio.wait((task,), timeout=self._limits.wait_s)
+        question.waiting += 1
+        try:
+            await asyncio.wait((question.task,), timeout=self._limits.wait_s)
+        finally:
+            question.waiting -= 1
+            if not (question.waiting or question.is_asked):
+                self._forget(symbol, question)
+                question.task.cancel()
         if not self.is_settled(symbol):
             title = self.provider.info.title
             self._note_missing(symbol, is_known=False, text=f"{title} has not said yet whether it has it", valid_s=1.0)
 
-    async def _ask(self, symbol: str) -> None:
+    async def _ask(self, symbol: str, question: _Question) -> None:
         async with self._places:
             while not self._bucket.take():  # noqa: ASYNC110 - only time makes room, nobody could set an event
                 await asyncio.sleep(self._bucket.wait_s)
+            question.is_asked = True
             try:
                 found = await self.provider.instrument(symbol)
             except ProviderError as error:
@@ -264,7 +289,8 @@ class Lookups:
 
     async def close(self) -> None:
         """End what is asked, and store what is known."""
-        tasks, saving = [*self._asking.values()], self._saving
+        tasks = [question.task for question in self._asking.values() if question.task is not None]
+        saving = self._saving
         if saving is not None and not saving.done():
             tasks.append(saving)
             await self.save()

@@ -19,8 +19,9 @@ from relay.network.read_slices import SLICE_BYTES
 from relay.network.websocket_frames import FrameCounter
 from relay.web.access.access import LEAST_FRAMES
 from relay.web.work_budget import WorkBudget
-from relay.web.ws.direct_connection import MOST_WAITING, DirectConnection
+from relay.web.ws.direct_connection import DirectConnection
 from relay.web.ws.frame_reader import RecentReaders
+from relay.web.ws.inbox_connection import MOST_WAITING
 from relay.web.ws.leaving import Leaving
 from tests.conftest import StartRelay
 from tests.support.conditions import eventually

@@ -136,6 +136,53 @@ async def test_requests_about_one_stream_keep_their_order(relay: Running, mute: 
     assert sorted(mute.asked) == ["AAPL", "MSFT"]
 
 
+class Unlisted:
+    """Has a list that does not come until it `lists`; then there is nothing in it that others have."""
+
+    __name__ = "unlisted"
+
+    def __init__(self) -> None:
+        self.lists = asyncio.Event()
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo("unlisted", API_VERSION, "Unlisted", ("stocks",), ("1m",))
+
+    @hookimpl
+    async def relay_instruments(self) -> list[Instrument]:
+        await self.lists.wait()
+        return [Instrument("OTHER", "stocks", "OTHER", "USD")]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:
+        await asyncio.Event().wait()
+        yield PriceUpdate(next(iter(watchlist.streams)), Candle(MINUTE, 1.0, 1.0, 1.0, 1.0))
+
+
+async def test_a_stream_is_left_by_the_name_that_it_was_asked_for_by(relay_with: StartRelay, mute: Mute) -> None:
+    mute.speaks.set()
+    unlisted = Unlisted()
+    relay = await relay_with(builtin=(unlisted, mute), clock=CLOCK, with_stand_ins=False)
+    client = await relay.connect()
+    # Nobody knows whose the bare name is, so the stream keeps the long one.
+    await client.ask("subscribe", streams=["mute:AAPL@1m"], id=1)
+    assert (await client.answer(1))["symbol"] == "mute:AAPL"
+    await client.ask("unsubscribe", streams=["mute:AAPL@1m"], id=2)
+    await client.answer(2)
+    unlisted.lists.set()
+    await asyncio.sleep(1.0)
+    for number, past in enumerate(({}, {"bars": 5}), 3):
+        await client.ask("subscribe", streams=["AAPL@1m"], **past, id=number)
+        await client.ask("unsubscribe", streams=["AAPL@1m"], id=10 * number)
+        told = await _answers(client, number, 10 * number)
+        assert [(one["action"], one["symbol"]) for one in told] == [
+            ("subscribe", "mute:AAPL"),
+            ("unsubscribe", "mute:AAPL"),
+        ]
+    await client.ask("list", id=5)
+    assert (await client.answer(5))["streams"] == []
+
+
 async def test_a_symbol_of_the_same_name_elsewhere_waits_for_nobody(relay: Running) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m")
@@ -188,6 +235,52 @@ async def test_a_client_that_leaves_meanwhile_is_gone_at_once(relay: Running) ->
     assert asyncio.get_running_loop().time() - began < LOOKUP_S
     assert client.socket.close_code == 1000
     assert not relay.hub.streams
+
+
+@pytest.mark.parametrize("leaves", ["vanishes", "closes"])
+async def test_a_client_with_more_waiting_than_there_is_room_for_is_gone_at_once(
+    relay_with: StartRelay, mute: Mute, way: str, leaves: str
+) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, mute), clock=CLOCK)
+    client, began = await relay.connect(), asyncio.get_running_loop().time()
+    for number in range(2 * MOST_WAITING // 50):
+        await client.ask("subscribe", streams=[f"mute:A{number}B{name}@1m" for name in range(50)])
+    await client.ask("subscribe", streams=["BTCUSDT@1m"])
+    await eventually(lambda: len(relay.clients.context.directory._settling["mute"]) == MOST_WAITING)
+    if leaves == "closes":
+        await client.close()
+    else:
+        client.vanish()
+    await eventually(lambda: not relay.clients.connections)
+    assert asyncio.get_running_loop().time() - began < LOOKUP_S
+    assert not relay.hub.streams
+
+
+async def test_pings_are_answered_while_there_is_no_room_for_what_a_client_asks(
+    relay_with: StartRelay, mute: Mute, way: str
+) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, mute), clock=CLOCK)
+    url, began = f"{relay.url.replace('http://', 'ws://')}{PREFIX}/ws", asyncio.get_running_loop().time()
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, autoping=False) as ws:
+        for number in range(2 * MOST_WAITING // 50):
+            names = [f"mute:A{number}B{name}@1m" for name in range(50)]
+            await ws.send_json({"action": "subscribe", "streams": names})
+        await ws.ping(b"alive")
+        while (await ws.receive()).type is not aiohttp.WSMsgType.PONG:
+            pass
+        assert asyncio.get_running_loop().time() - began < LOOKUP_S
+
+
+async def test_of_a_client_that_is_sent_away_nothing_more_is_begun(relay: Running) -> None:
+    client = await relay.connect()
+    for number in range(2 * MOST_WAITING // 50):
+        await client.ask("subscribe", streams=[f"mute:A{number}B{name}@1m" for name in range(50)])
+    settling = relay.clients.context.directory._settling["mute"]
+    await eventually(lambda: len(settling) == MOST_WAITING)
+    (connection,) = relay.clients.connections
+    connection.end(CloseCode.GOING_AWAY, "server shutdown")
+    await asyncio.sleep(1.0)
+    assert len(settling) == MOST_WAITING
 
 
 async def test_the_client_has_the_streams_of_other_providers_meanwhile(relay: Running) -> None:

@@ -177,3 +177,60 @@ async def test_what_waits_to_be_written_is_forgotten_too(tmp_path: Path, one_int
     store.removals.void("shares", PastChange(StreamKey("SHARE", "1m"), one_interval=one_interval))
     assert await store.read("shares", StreamKey("SHARE", "1m"), 0, 1 << 40) == []
     await store.close()
+
+
+class Restless:
+    """Says at each question for candles that its past is another one."""
+
+    __name__ = "restless"
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.watchlist: Watchlist | None = None
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo("restless", API_VERSION, "Restless", ("demo",), ("1m",))
+
+    @hookimpl
+    async def relay_candles(self, symbol: str, interval: str, start: int | None, end: int, limit: int) -> list[Candle]:
+        self.asked += 1
+        await asyncio.sleep(0.1)
+        assert self.watchlist is not None
+        self.watchlist.invalidate(StreamKey(symbol, interval))
+        last = min(int(time.time()), end) // 60 * 60
+        times = range(-(-(start or 0) // 60) * 60, last + 1, 60)
+        return [Candle(opened, 1.0, 1.0, 1.0, 1.0) for opened in (times[-limit:] if start is None else times[:limit])]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:
+        self.watchlist = watchlist
+        while True:
+            version = watchlist.version
+            for key in watchlist.streams:
+                yield PriceUpdate(key, Candle(int(time.time()) // 60 * 60, 1.0, 1.0, 1.0, 1.0))
+            await watchlist.changed(version)
+
+
+@pytest.mark.parametrize("past", [{"bars": 300}, {"since": -300}])
+async def test_a_past_that_is_another_one_each_time_is_said_not_to_be_had(
+    relay_with: StartRelay, past: dict[str, int]
+) -> None:
+    restless = Restless()
+    relay = await relay_with(builtin=(*BUILTIN, restless), max_history_rows_per_minute=1000)
+    client = await relay.connect()
+    await client.subscribe("X@1m")
+    await client.update()
+    if "since" in past:
+        past = {"since": int(time.time()) - 18_000}
+    began = asyncio.get_running_loop().time()
+    await client.ask("subscribe", streams=["restless:Y@1m"], **past, id=1)
+    assert (await client.answer(1))["type"] == "subscription"
+    assert not (await client.until_type("snapshot"))["complete"]
+    assert asyncio.get_running_loop().time() - began < 10.0
+    # What it was not given counts once, and for nothing else.
+    await client.subscribe("BTCUSDT@1m", bars=500)
+    assert len((await client.until_type("snapshot"))["candles"]) == 500
+    asked = restless.asked
+    await asyncio.sleep(60.0)
+    assert restless.asked - asked < 60

@@ -215,3 +215,49 @@ async def test_without_history_the_snapshot_holds_what_the_relay_saw_and_says_so
     third = await over.subscriber(relay, "Y@1s", bars=0)
     nothing = await third.seen("snapshot")
     assert (nothing["candles"], nothing["complete"]) == ([], True)
+
+
+class Seconds:
+    """Has seconds of one symbol; all answers come when it `gives`."""
+
+    def __init__(self, name: str, gives: asyncio.Event) -> None:
+        self.__name__ = self.name = name
+        self.gives = gives
+        self.asked = 0
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(self.name, API_VERSION, self.name.title(), ("demo",), ("1s",))
+
+    @hookimpl
+    async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        self.asked += 1
+        await self.gives.wait()
+        last = min(int(time.time()), end)
+        times = range(last - 30_000 if start is None else start, last + 1)
+        return [Candle(opened, 1.0, 1.0, 1.0, 1.0) for opened in (times[-limit:] if start is None else times[:limit])]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        while True:
+            for key in watchlist.streams:
+                yield PriceUpdate(key, Candle(int(time.time()), 1.0, 1.0, 1.0, 1.0))
+            await asyncio.sleep(1.0)
+
+
+async def test_pasts_that_come_from_several_providers_at_once_wait_for_the_reader(relay_with: StartRelay) -> None:
+    gives = asyncio.Event()
+    sources = [Seconds(name, gives) for name in ("one", "two", "three")]
+    relay = await relay_with(builtin=sources, with_stand_ins=False)
+    client = await relay.connect()
+    names = [f"{source.name}:X@1s" for source in sources]
+    await client.ask("subscribe", streams=names, since=int(time.time()) - 13_000)
+    await asyncio.sleep(1.0)
+    assert all(source.asked for source in sources)
+    gives.set()
+    # It reads on only now.
+    await asyncio.sleep(5.0)
+    snapshots = 0
+    while snapshots < len(sources):
+        text = await client.read(None)
+        snapshots += '"type":"snapshot"' in str(text[:100])

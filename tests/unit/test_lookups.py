@@ -227,6 +227,33 @@ async def test_who_waits_for_a_provider_that_hangs_is_told_so_and_the_answer_sti
     assert shop.asked == ["AAPL"]
 
 
+async def test_a_symbol_that_nobody_waits_for_any_more_is_not_asked_for(lookups_of: MakeLookups) -> None:
+    shop = Shop(*(f"S{number}" for number in range(10)))
+    shop.takes_s = 30
+    lookups = lookups_of(shop)
+    await asyncio.gather(*(lookups.ask(f"S{number}") for number in range(9)))
+    left = asyncio.create_task(lookups.ask("S9"))
+    await asyncio.sleep(1.0)
+    left.cancel()
+    await asyncio.sleep(100.0)
+    assert shop.asked == ["S0", "S1", "S2"]
+    shop.takes_s = 0.5
+    await lookups.ask("S8")
+    assert lookups.get("S8") is not None
+
+
+async def test_a_symbol_that_somebody_still_waits_for_is_asked_for(lookups_of: MakeLookups) -> None:
+    shop = Shop("S0", "S1", "S2", "S3")
+    shop.takes_s = 5
+    lookups = lookups_of(shop)
+    gone, *others = (asyncio.create_task(lookups.ask(name)) for name in ("S3", "S0", "S1", "S2", "S3"))
+    await asyncio.sleep(1.0)
+    gone.cancel()
+    await asyncio.gather(*others)
+    await asyncio.sleep(5.0)
+    assert sorted(lookups.instruments) == ["S0", "S1", "S2", "S3"]
+
+
 async def test_what_is_kept_and_asked_is_bounded(lookups_of: MakeLookups) -> None:
     shop = Shop(*(f"S{number}" for number in range(12)))
     lookups = lookups_of(shop, most=10, most_asked=20, rate=1.0, burst=5.0)
@@ -389,11 +416,12 @@ async def test_all_who_wait_for_a_symbol_share_what_is_done_for_it(start: Start)
     assert directory.settling(None, "A") is not first
 
 
-async def test_so_many_symbols_at_most_are_waited_for_at_a_time(start: Start) -> None:
-    directory = await start(Shop("A", "B", "C"), most_settling=2)
-    asked = [directory.settling(None, symbol) for symbol in "AB"]
-    with pytest.raises(RequestError, match="asked for 2 other symbols"):
-        directory.settling(None, "C")
+async def test_so_many_symbols_of_a_provider_at_most_are_waited_for_at_a_time(start: Start) -> None:
+    directory = await start(Shop("A", "B", "C", name="slow"), Shop("A", "B", "C", name="quick"), most_settling=2)
+    for pin in ("slow", "quick", None):
+        asked = [directory.settling(pin, symbol) for symbol in "AB"]
+        with pytest.raises(RequestError, match="2 other symbols"):
+            directory.settling(pin, "C")
     await asyncio.gather(*asked)
     await directory.settling(None, "C")
 

@@ -6,35 +6,38 @@ import aiohttp
 from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 
 from relay.web.inlet import inlet_of
-from relay.web.ws.connection import Connection, Rest
+from relay.web.ws.connection import Rest
+from relay.web.ws.inbox_connection import InboxConnection
 from relay.web.ws.messages import NO_CODE, MessageKind, Received
 
 _LOOK_S = 0.02
 _KINDS = {WSMsgType.BINARY: MessageKind.BINARY, WSMsgType.PING: MessageKind.PING, WSMsgType.PONG: MessageKind.PONG}
 
 
-class AiohttpConnection(Connection):
+class AiohttpConnection(InboxConnection):
     """Reads by aiohttp, in the task of the route."""
 
     __slots__ = ()
 
     async def serve(self, request: web.Request, ws: web.WebSocketResponse, first: Rest | None = None) -> None:
-        """Do what is `first`, then answer requests until the client is gone.
-
-        Others have their turns, since `receive` may never wait.
-        """
+        """Do what is `first`, then answer requests until the client is gone."""
         try:
-            if first is not None:
-                await first()
+            self.do_first(first)
             kind = None
             while kind not in (MessageKind.CLOSE, MessageKind.FAULT):
-                await self._context.work_budget.take()
+                # `receive` may never wait.
+                await asyncio.sleep(0)
+                while self.is_full and not self._transport.is_closing():  # noqa: ASYNC110  no event tells of both
+                    await asyncio.sleep(_LOOK_S)
                 received = received_of(await ws.receive())
                 if received is None:
                     break
                 kind = received.kind
-                if self.hear(received) and (rest := self.answer(received)) is not None:
-                    await rest()
+                if self._transport.is_closing():
+                    # Nobody reads the answers, but it may say how it left.
+                    self.hear(received)
+                else:
+                    self.take((received,))
             while request.transport is not None:  # noqa: ASYNC110  no event tells
                 await asyncio.sleep(_LOOK_S)
         finally:

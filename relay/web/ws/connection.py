@@ -213,6 +213,8 @@ class Connection(EndingConnection):
 
         Return False where there is no room for it to wait.
         """
+        if self._is_ended:
+            return True
         try:
             pin, symbol, interval = client_requests.parse_target(name)
             directory = self._context.directory

@@ -165,11 +165,13 @@ class ClientSubscriptions:
     def unsubscribe(self, request_id: str | int | None, pin: str | None, symbol: str, interval: str) -> None:
         """Leave a stream, also one that waits for its past. Raises `RequestError` (not_subscribed)."""
         hub, subscriber = self._context.hub, self._client.subscriber
-        # By any of its names: the provider's list may have changed since.
-        fits = _names(pin, symbol, interval)
-        stream = next(filter(fits, subscriber.subscriptions), None)
-        joining = next((one for one in self._client.waiting.values() if fits(one.stream)), None)
-        if stream is None and joining is None:
+        # By any of its names: the provider's list may have changed since, and a bare name stand for a longer one.
+        for fits in (_names(pin, symbol, interval), _names(*self._context.directory.holder(pin, symbol), interval)):
+            stream = next(filter(fits, subscriber.subscriptions), None)
+            joining = next((one for one in self._client.waiting.values() if fits(one.stream)), None)
+            if stream is not None or joining is not None:
+                break
+        else:
             name = symbol if pin is None else f"{pin}:{symbol}"
             raise RequestError(
                 Code.NOT_SUBSCRIBED,
