@@ -26,6 +26,7 @@ MOST_REVISED = 2000
 MOST_WAIT_S = 150.0
 """A past that has to wait for the provider's budget is waited for so long at most."""
 NOT_GIVEN = "the provider could not deliver these candles"
+TOO_MANY = f"one answer has at most {MOST_SINCE} candles, the newest; request these from history"
 LAG_WAIT_S = 0.5
 """So long history that may lag is waited for before it is asked again; twice as long each time."""
 
@@ -197,6 +198,7 @@ class PastFetch:
             if start is not None and len(past.candles) >= most:
                 # It may go on beyond; the newest are worth more.
                 await history.candles(newest)
+                gap_reason = TOO_MANY
             elif past.is_whole:
                 is_all = start is None and len(past.candles) < most
                 return Fetched(seen, past, asked_at, 0 if is_all else past.candles[0].time if start is None else start)

@@ -22,7 +22,7 @@ MOST_STREAMS = 200
 """Those of a connection, and as many that it did not resume."""
 LONGEST = 4096
 """More than the text of so many streams has."""
-_REVISION, _STORE, _ENTRY = "[0-9a-f]{1,14}", "[0-9a-f]{0,16}", "[A-Za-z0-9_-]{6}[0-9a-f]{1,10}"
+_REVISION, _STORE, _ENTRY = "[0-9a-f]{1,14}", "[0-9a-f]{0,16}", "[A-Za-z0-9_-]{6}[0-9a-f]{1,9}"
 _ENTRIES = rf"(?:{_ENTRY}(?:\.{_ENTRY})*)?"
 _WHOLE = re.compile(rf"1-(?:({_REVISION})\.({_STORE}))?-({_ENTRIES})")
 SCHEMA: Schema = {

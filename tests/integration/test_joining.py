@@ -198,6 +198,37 @@ class Counting:
                 yield PriceUpdate(key, Candle(time_s, 1.0, 1.0, 1.0, 1.0), is_closed=True)
 
 
+class Long:
+    """A provider with a candle for every minute of its past, and no live ones."""
+
+    @hookimpl
+    def relay_provider(self) -> ProviderInfo:
+        return ProviderInfo(name="long", api=API_VERSION, title="Long", asset_classes=("demo",), intervals=("1m",))
+
+    @hookimpl
+    async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:
+        times = range(0 if start is None else -(-start // 60) * 60, end, 60)
+        return [Candle(time, 1.0, 1.0, 1.0, 1.0) for time in (times[-limit:] if start is None else times[:limit])]
+
+    @hookimpl
+    async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
+        await asyncio.Event().wait()
+        yield PriceUpdate(next(iter(watchlist.streams)), Candle(0, 1.0, 1.0, 1.0, 1.0))
+
+
+@pytest.mark.real_time  # The relay waits for its store; meanwhile the time until it misses a pong would pass.
+async def test_since_long_ago_brings_the_newest_and_says_why_the_others_do_not_come(relay_with: StartRelay) -> None:
+    relay = await relay_with(builtin=(*BUILTIN, Long))
+    client, now = await relay.connect(), int(time.time()) // 60 * 60
+    await client.ask("subscribe", symbol="long:X", interval="1m", since=now - 60 * 20_500)
+    gap = await client.until_type("gap")
+    assert gap["reason"] == "one answer has at most 20000 candles, the newest; request these from history"
+    snapshot = await client.until_type("snapshot")
+    # The newest ones may come later.
+    assert 19_990 <= len(snapshot["candles"]) <= 20_000
+    assert (gap["to"], snapshot["complete"]) == (snapshot["candles"][0]["time"], False)
+
+
 async def test_without_history_the_snapshot_holds_what_the_relay_saw_and_says_so(
     relay_with: StartRelay, over: Transport
 ) -> None:
