@@ -254,7 +254,11 @@ class Joining:
         floor = self._floor()
         if stream.series.last is None:
             closed, _ = parted(past.candles, past.last_is_closed)
-            stream.series.given_to = max(stream.series.given_to, floor, closed[-1].time if closed else floor)
+            given = [stream.series.given_to, *(candle.time for candle in closed[-1:])]
+            if stream.feeder.has_history:
+                # Else what it comes back with may be owed to others.
+                given.append(floor)
+            stream.series.given_to = max(given)
         client.follow(stream, self._options, floor, has_from, self._attachment)
         if begin is not None:
             # Those of gaps once they come.

@@ -60,7 +60,7 @@ class JudgedUpdates(ToldCandles):
             self._hold(update)
             return ()
         last = self.last
-        if last is None and update.is_closed and candle.time <= self.given_to:
+        if last is None and candle.time <= self.given_to and update.is_closed and not self.is_owed(candle.time):
             return self._accept_past(update, event_ms)
         if last is None or candle.time > last.time:
             if self._leaves_hole_before(candle.time):

@@ -7,6 +7,7 @@ from functools import partial
 
 from relay.core.errors import StoreError
 from relay.core.model import StreamKey
+from relay.history.final_candles import News
 from relay.history.service import HistoryService
 from relay.plugins.provider import Provider
 from relay.streams.hub import Hub
@@ -21,7 +22,8 @@ class CandlesAgain:
     """Finds out what such candles of one provider's streams were, and has told as revised what is another one now.
 
     A client has them from a snapshot, from another run or from long ago. The provider is not asked. What history does
-    not know nobody was given here; who hands on to others `tells_unknown` candles as well.
+    not know nobody was given here; who hands on to others `tells_unknown` candles as well. What comes up once a stream
+    is dropped is news of history.
     """
 
     def __init__(self, provider: Provider, hub: Hub, history: HistoryService, *, tells_unknown: bool = False) -> None:
@@ -61,11 +63,14 @@ class CandlesAgain:
         series, seen = stream.series, self._history.look()
         unjudged = {**series.unjudged}
         known = await self._history.known_at(self._provider, stream.key, unjudged)
-        if (
-            not seen.is_same(stream.provider, stream.key.symbol)
-            or self._hub.streams.get((stream.provider, stream.key)) is not stream
-        ):
+        if not seen.is_same(stream.provider, stream.key.symbol):
             return
         waiting = [update for time, update in sorted(unjudged.items()) if time in series.unjudged]
-        if told := series.judge(waiting, known, tells_unknown=self._tells_unknown):
+        told = series.judge(waiting, known, tells_unknown=self._tells_unknown)
+        if told and self._hub.streams.get((stream.provider, stream.key)) is stream:
             self._hub.tell(stream, told)
+        elif told and not self._tells_unknown:
+            changed = [update.candle for update in told if not update.is_of_extras]
+            refined = [update.candle for update in told if update.is_of_extras]
+            now = self._provider.clock.now()
+            self._history.calls.on_news(News(stream.provider, stream.key, changed, (), now, refined))

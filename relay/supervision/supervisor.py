@@ -188,6 +188,8 @@ class Supervisor:
     def _drop(self, supervised: SupervisedStream) -> None:
         del self._lingering[supervised.stream.key]
         self._forget(supervised)
+        # Whoever has the candle may come back.
+        self.candles_again.check({supervised.stream.key: supervised})
         self._hub.remove(supervised.stream)
 
     def _forget(self, supervised: SupervisedStream) -> None:

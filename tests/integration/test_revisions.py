@@ -477,17 +477,25 @@ async def test_a_part_that_is_older_than_the_stream_revises_what_is_built_of_it(
     assert told["candle"] == {**old, "close": 50.0}
 
 
-async def test_a_candle_of_an_earlier_run_is_revised_for_who_has_it_from_the_store(
-    relay_with: StartRelay, over: Transport, tmp_path: Path
+@pytest.mark.parametrize("comes_back", [False, True])
+async def test_a_candle_of_an_earlier_run_is_revised_for_who_has_it(
+    relay_with: StartRelay, over: Transport, tmp_path: Path, comes_back: bool
 ) -> None:
     venue = Venue()
     first = await relay_with(builtin=(*BUILTIN, venue), database=tmp_path / "relay.db")
-    _, times = await follow(first, over)
+    gone, times = await follow(first, over)
     await first.close()
+    times = gone.told("S")
     silent = Silent()
     second = await relay_with(builtin=(*BUILTIN, silent), database=tmp_path / "relay.db")
-    client = await over.subscriber(second, "S@1s", bars=2)
-    assert [one["time"] for one in (await client.seen("snapshot"))["candles"]][-1] == times[-1]
+    if comes_back:
+        client = await over.back(second, gone, "S@1s")
+    else:
+        client = await over.subscriber(second, "S@1s", bars=2)
+    given = [one["time"] for one in (await client.seen("snapshot"))["candles"]]
+    assert given[-1:] == ([] if comes_back else times[-1:])
+    if not comes_back:
+        silent.revise(times[-1], 1.0)
     silent.revise(times[-1], 50.0)
     told = await client.update()
     assert (told["candle"]["time"], told["candle"]["close"], told["revised"]) == (times[-1], 50.0, True)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from relay import Candle, PastChange, PriceUpdate
 from relay.core.spans import Span
+from relay.history.final_candles import News
 from relay.history.requests import HistoryRequest
 from relay.supervision.candles_again import CandlesAgain
 from relay.supervision.stream_state import SupervisedStream
 from tests.support.conditions import eventually
-from tests.support.supervised_provider import MINUTE, A, Remembering, Rig, candle, fed_stream, rig_of, update
+from tests.support.supervised_provider import MINUTE, A, Remembering, Rig, candle, fed_stream, make_live, rig_of, update
 
 
 class Bench:
@@ -114,3 +115,22 @@ async def test_what_comes_again_waits_while_the_store_cannot_be_read(tmp_path: P
         await eventually(lambda: one.series.unjudged)
         await one.look()
         assert [*one.series.unjudged] == [candle(-5).time]
+
+
+async def test_what_came_again_just_before_a_stream_is_dropped_is_news_for_who_comes_back(tmp_path: Path) -> None:
+    plugin = Remembering()
+    async with rig_of(plugin, tmp_path) as rig:
+        told: list[News] = []
+        rig.history.calls.on_news = told.append
+        one = candle(-5)
+        await rig.history._store.add("scripted", A, [one], Span(one.time, one.time + 1))
+        supervisor = rig.supervisor()
+        stream = rig.hub.stream("scripted", A, "A", supervisor)
+        attachment = rig.hub.attach(stream)
+        await make_live(plugin, stream)
+        plugin.feeds[0].say(PriceUpdate(A, candle(-5, 7.0), True))
+        await eventually(lambda: stream.series.unjudged)
+        rig.hub.detach(attachment)
+        await eventually(lambda: told)
+        assert [news[:4] for news in told] == [("scripted", A, [candle(-5, 7.0)], ())]
+        assert not rig.hub.streams

@@ -920,7 +920,9 @@ def test_a_candle_that_was_given_before_the_stream_told_anything_is_told_by_it_o
     known = {T - 60: (candle(-1), 0.0)}
     assert series.judge([*series.unjudged.values()], known) == []
     assert outline(series.accept(live(-1, 3.0, is_closed=True))) == ["-1!r"]
-    assert outline(series.accept(live(0))) == ["0"]
+    # What others are owed is told to them.
+    series.given_to = T
+    assert outline(series.accept(live(0, is_closed=True))) == ["0!"]
 
 
 def test_of_what_is_not_told_yet_history_revises_nothing(series: Series) -> None:
