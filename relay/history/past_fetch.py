@@ -113,7 +113,7 @@ class PastFetch:
         return fetched
 
     def without_past(self) -> Fetched:
-        """Return that nothing is known, of the past as it is now. Raises `ProviderUnavailable` unless it may lack some."""
+        """Return that nothing is known of the past. Raises `ProviderUnavailable` unless it may lack some."""
         reason = "the provider changes its history again and again; ask for these candles later"
         if not self._may_lack:
             raise ProviderUnavailable(reason)
