@@ -38,7 +38,7 @@ def make(folder: Path, address: str = "") -> tuple[Path, Path]:
     environment["CFLAGS"] = f"{os.environ.get('CFLAGS', '')} -g0".strip()
     with tempfile.TemporaryDirectory() as scratch:
         # Building leaves files where it builds, and the next build would take some of them along.
-        copy = shutil.copytree(ROOT, Path(scratch, "source"), ignore=shutil.ignore_patterns(*_NOT_SOURCE))
+        copy = copy_source(Path(scratch, "source"))
         command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(copy)]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
@@ -46,6 +46,11 @@ def make(folder: Path, address: str = "") -> tuple[Path, Path]:
     (source,), (wheel,) = folder.glob("market_relay-*.tar.gz"), folder.glob("market_relay-*.whl")
     source.write_bytes(with_one_date(source.read_bytes()))
     return source, wheel
+
+
+def copy_source(folder: Path) -> Path:
+    """Copy what is source in this checkout, and nothing that was made of it, into a new folder; return that."""
+    return Path(shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*_NOT_SOURCE)))
 
 
 def with_one_date(archive: bytes) -> bytes:

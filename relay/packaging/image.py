@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 ENGINES = ("buildah", "podman", "docker")
 BASE = "localhost/market-relay-base"
 DOCKERFILE = "relay/packaging/Dockerfile"
+SBOM = "/opt/relay/sbom.cdx.json"
 NEEDED = ("Dockerfile", "fill_image.py", "lock.txt")
 
 
@@ -30,12 +31,17 @@ def fill_context(folder: Path) -> None:
     for name in NEEDED:
         shutil.copy(HERE / name, own)
     wheels = folder / "wheels"
+    fetch_packages(wheels)
+    source, _ = distributions.make(wheels)
+    source.unlink()
+
+
+def fetch_packages(wheels: Path) -> None:
+    """Fetch all that the image is installed from or by, but for the relay itself, by the hashes of the locks."""
     fetch = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--require-hashes"]
     fetch += ["--no-deps", "--only-binary", ":all:", "--dest", str(wheels)]
     for lock in ("lock.txt", "lock-build.txt"):
         subprocess.run([*fetch, "-r", str(HERE / lock)], check=True)
-    source, _ = distributions.make(wheels)
-    source.unlink()
 
 
 def build(engine: str, base: str | None, tag: str, folder: Path) -> Path:
@@ -47,7 +53,11 @@ def build(engine: str, base: str | None, tag: str, folder: Path) -> Path:
         fill_context(context)
         command = [*_building(engine), "--build-arg", f"BASE={base}", "-f", str(context / DOCKERFILE)]
         _run([*command, "-t", tag, str(context)])
-        _run([*command, "--target", "sbom", "--output", f"type=local,dest={scratch}/sbom", str(context)])
+        # Out of the image, since an engine that keeps no layers would make all of it again.
+        taking = Path(scratch, "taking")
+        taking.mkdir()
+        (taking / "Dockerfile").write_text(f"FROM scratch\nCOPY --from={tag} {SBOM} /\n", encoding="utf-8")
+        _run([*_building(engine), "--output", f"type=local,dest={scratch}/sbom", str(taking)])
         folder.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copy(Path(scratch, "sbom", "sbom.cdx.json"), folder / f"market-relay-{VERSION}.cdx.json"))
 

@@ -1,4 +1,4 @@
-"""The compose files, brought up by Docker as they are: marker `image`, run by .ci/run.
+"""The compose files and the guide's commands for containers, run by Docker as they are: marker `image`, run by .ci/run.
 
 The relays are the image of this checkout, on made-up prices. Prometheus, NATS and Caddy are the programs of this
 machine under the names of their images; Grafana and freqtrade are left out.
@@ -6,6 +6,7 @@ machine under the names of their images; Grafana and freqtrade are left out.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,17 +20,22 @@ from typing import Any
 import pytest
 import yaml
 
+from relay.packaging import distributions
+from relay.packaging.image import BASE, fetch_packages
+from tests.support import operators_guide
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.container import TAG, Image
-from tests.support.engine import ROOT, Engine, Project
-from tests.support.tools import docker_daemon, tool
+from tests.support.engine import ROOT, CannotRun, Engine, Project
+from tests.support.tools import docker_daemon, tool, unavailable
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(600), pytest.mark.real_time]
+pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.real_time]
 
 FOLDER = Path("relay", "packaging", "compose")
 STREAM = "BTCUSDT@1s"
 SANDBOX = ["--sandbox", "--forex-always-open", "--database", "/data/relay.db"]
 WITHOUT_GRAFANA = ("relay", "prometheus")
+SOON = {"interval": "1s"}
+"""How often the check of the image runs, where a test waits for it."""
 NOBODY, OF_IMAGE = 65534, 65532
 
 
@@ -44,7 +50,10 @@ def engine(image: Image, tmp_path_factory: pytest.TempPathFactory, pytestconfig:
     prometheus, nats, caddy = (tool(name, name, pytestconfig) for name in ("prometheus", "nats-server", "caddy"))
     engine = Engine(tmp_path_factory.mktemp("engine"), dockerd)
     try:
-        engine.start()
+        try:
+            engine.start()
+        except CannotRun as reason:
+            unavailable(str(reason), pytestconfig)
         engine.docker("load", "--input", str(image.sbom.parent / "image.tar.gz"))
         engine.docker("tag", f"localhost/{TAG}", "market-relay")
         # Entry points, users and folders are those of the images that their projects publish.
@@ -136,7 +145,7 @@ def is_scraped(engine: Engine) -> bool:
 
 
 def test_a_relay_and_prometheus_come_up_as_locked_up_as_the_file_says(engine: Engine, checkout: Path) -> None:
-    over = {"services": {"relay": {"command": ["serve", "--insecure", *SANDBOX]}}}
+    over = {"services": {"relay": {"command": ["serve", "--insecure", *SANDBOX], "healthcheck": SOON}}}
     with up(engine, checkout, "compose.yaml", over=over, services=WITHOUT_GRAFANA) as project:
         times = candles(engine, 3)
         assert times == [times[0] + second for second in range(3)]
@@ -200,7 +209,7 @@ def test_clients_of_the_cluster_go_on_while_one_relay_after_the_other_is_away(en
         "RELAY_BINANCE_USDM_ENABLED": "no",
     }
     relays = ("relay-a", "relay-b", "relay-c")
-    services: dict[str, Any] = {name: {"environment": venue} for name in relays}
+    services: dict[str, Any] = {name: {"environment": venue, "healthcheck": SOON} for name in relays}
     exchange = {"image": "market-relay", "command": ["serve", "--insecure", *SANDBOX], "networks": ["front"]}
     over = {"services": {**services, "venue": exchange}}
     with up(engine, checkout, "compose.cluster.yaml", over=over) as project:
@@ -229,3 +238,87 @@ def test_clients_of_the_cluster_go_on_while_one_relay_after_the_other_is_away(en
         # Each relay believes Caddy who its clients are.
         assert "X-Forwarded-For" not in project.run("logs", *relays)
         until(lambda: all(is_healthy(project, name) for name in relays))
+
+
+@pytest.fixture
+def newcomer(engine: Engine, image: Image, tmp_path: Path) -> Path:
+    """A checkout, on a machine whose Docker has the base that the Dockerfile names.
+
+    The base's pip finds the packages of the locks in a folder, since it reaches no index.
+    """
+    base = tmp_path / "base"
+    base.mkdir()
+    image.images.save(BASE, base / "base.tar")
+    engine.docker("load", "--input", str(base / "base.tar"))
+    (base / "base.tar").unlink()
+    fetch_packages(base / "wheels")
+    (pip,) = (base / "wheels").glob("pip-*.whl")
+    shutil.unpack_archive(pip, base / "modules", "zip")
+    lines = [f"FROM {BASE}", "ADD modules /usr/lib/python3/dist-packages", "ADD wheels /wheels"]
+    lines.append("ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels")
+    (base / "Dockerfile").write_text("\n".join(lines), encoding="utf-8")
+    named = re.search(
+        r"^ARG BASE=(\S+)$", (ROOT / "relay/packaging/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert named is not None
+    engine.docker("build", "--tag", named[1], str(base))
+    return distributions.copy_source(tmp_path / "checkout")
+
+
+def test_a_newcomer_gets_along_with_what_the_guide_prints(engine: Engine, image: Image, newcomer: Path) -> None:
+    printed = operators_guide.lines()
+
+    def run(line: str) -> str:
+        done = engine.run("sh", "-c", line, cwd=newcomer)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    # Built from the source, and run.
+    engine.run("docker", "rmi", "--force", "market-relay")
+    first = engine.begin("sh", "-c", printed.run_container, cwd=newcomer)
+    until(lambda: first.poll() is not None or engine.relay("health", "--ready").returncode == 0)
+    assert len(candles(engine, 2)) == 2
+    run("docker stop $(docker ps --quiet)")
+    assert first.wait(timeout=60) == 0
+    # All services of the files, with a program that waits under the name of Grafana's.
+    sleep = shutil.which("sleep")
+    assert sleep is not None
+    engine.make(image_of("compose.yaml", "grafana"), sleep, settings=['ENTRYPOINT ["sleep", "1000"]'], folders={})
+    try:
+        run(printed.compose)
+        until(lambda: engine.answers("http://127.0.0.1:8000/readyz"))
+        until(lambda: is_scraped(engine))
+        name = run(printed.compose.replace("up -d", "ps --quiet relay")).strip()
+        run(operators_guide.words("docker kill -s HUP").replace("NAME", name))
+        run(operators_guide.words("docker exec NAME relay store --backup").replace("NAME", name))
+        run(printed.restore.replace("NAME", name))
+        for said in ("the configuration was read again", "store continues with the file that is there now"):
+            until(lambda: said in run(f"docker logs {name} 2>&1"))  # noqa: B023  called here
+    finally:
+        run(printed.compose.replace("up -d", "down --volumes --timeout 5"))
+    try:
+        run(printed.cluster)
+        until(lambda: engine.answers("http://127.0.0.1:8000/readyz"))
+    finally:
+        run(printed.cluster.replace("up -d", "down --volumes --timeout 5"))
+
+
+def test_a_machine_with_nothing_but_buildah_serves_candles(engine: Engine, image: Image) -> None:
+    storage = image.images
+    storage.tag(TAG, "market-relay")
+    line = operators_guide.lines().run_made
+    serving = engine.begin("sh", "-c", f"exec {line}", more=storage.environment, is_inside=True)
+    try:
+        until(lambda: serving.poll() is not None or engine.relay("health", "--ready").returncode == 0)
+        assert len(candles(engine, 2)) == 2
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        serving.wait(timeout=60)
+
+
+def test_a_daemon_that_does_not_start_says_why(tmp_path: Path) -> None:
+    daemon = tmp_path / "dockerd"
+    daemon.write_text("#!/bin/sh\necho starting\necho 'failed to start daemon: no network' >&2\nexit 1\n")
+    daemon.chmod(0o755)
+    with pytest.raises(CannotRun, match=r"failed to start daemon: no network$"):
+        Engine(tmp_path, str(daemon)).start()

@@ -25,7 +25,7 @@ from relay.core.version import VERSION
 from tests.support.container import ROOT, TAG, Image
 from tests.support.free_ports import free_port
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(600), pytest.mark.real_time]
+pytestmark = [pytest.mark.image, pytest.mark.timeout(900), pytest.mark.real_time]
 
 PACKAGING = ROOT / "relay" / "packaging"
 MOST_BYTES = 120_000_000

@@ -11,18 +11,11 @@ import pytest
 from relay.core.version import VERSION
 from relay.storage.schema import MIGRATIONS
 from tests.support.free_ports import free_port
+from tests.support.operators_guide import FOLDER, console
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "relay" / "packaging"
-GUIDE = (FOLDER / "README.md").read_text(encoding="utf-8")
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(300)]
-
-
-def commands(text: str) -> list[str]:
-    """Return all commands of a guide."""
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
 @pytest.fixture
@@ -40,7 +33,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 async def test_every_command_works_as_it_is_printed(tmp_path: Path, environ: dict[str, str]) -> None:
-    found = commands(GUIDE)
+    found = console()
     assert len(found) > 20
     folder = tmp_path / "home"
     folder.mkdir()

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,10 +46,27 @@ class Images:
         self.environment = {**os.environ, "CONTAINERS_STORAGE_CONF": str(settings), "BUILDAH_ISOLATION": "chroot"}
         self.environment.pop("STORAGE_DRIVER", None)
 
-    def build(self, tag: str, out: Path) -> str:
-        """Build the image as its command does; return what that printed."""
-        command = [sys.executable, "-m", "relay.packaging.image", "--engine", "buildah"]
-        return self._run(*command, "--tag", tag, "--out", str(out), "--archive", str(out / "image.tar.gz"))
+    def build(self, commands: Sequence[str], checkout: Path, tag: str, out: Path) -> str:
+        """Build the image in a checkout by lines for a shell, the last of which takes more options; return what
+        that one printed."""
+        # The name of a Python with which a base can be made, among several of the machine.
+        shim = self.folder / "bin" / "python3"
+        shim.parent.mkdir()
+        shim.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        shim.chmod(0o755)
+        self.environment["PATH"] = f"{shim.parent}{os.pathsep}{os.environ['PATH']}"
+        for line in commands[:-1]:
+            self._run("sh", "-c", line, cwd=checkout)
+        more = f"--engine buildah --tag {tag} --out {out} --archive {out}/image.tar.gz"
+        return self._run("sh", "-c", f"{commands[-1]} {more}", cwd=checkout)
+
+    def save(self, tag: str, file: Path) -> None:
+        """Write an image into a file that Docker loads under the same name."""
+        self._run("buildah", "push", "--quiet", tag, f"docker-archive:{file}:{tag}")
+
+    def tag(self, tag: str, other: str) -> None:
+        """Give an image another name, too."""
+        self._run("buildah", "tag", tag, other)
 
     def config(self, tag: str) -> dict[str, Any]:
         """Return what an image says about how it is run."""
@@ -66,20 +83,21 @@ class Images:
         for name in ("images", "run"):
             shutil.rmtree(self.folder / name)
 
-    def _run(self, *command: str) -> str:
+    def _run(self, *command: str, cwd: Path = ROOT) -> str:
         done = subprocess.run(
-            command, env=self.environment, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
+            command, env=self.environment, cwd=cwd, capture_output=True, text=True, timeout=500, check=False
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
 
 class Image(NamedTuple):
-    """An image, its files as a container has them, and what it consists of."""
+    """An image, its files as a container has them, what it consists of, and where it is stored."""
 
     tree: Path
     config: dict[str, Any]
     sbom: Path
+    images: Images
 
     def size(self) -> int:
         """Return the bytes of all files; those with several names count once."""

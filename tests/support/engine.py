@@ -33,6 +33,10 @@ _NOWHERE = "203.0.113.1"
 _FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode())"
 
 
+class CannotRun(Exception):
+    """The machine lets no daemon, or no container of it, run; the text says why."""
+
+
 class Engine:
     """A daemon, and commands for it; programs can be run in its network, where the published ports are."""
 
@@ -41,9 +45,11 @@ class Engine:
         self._dockerd = dockerd
         self._process: subprocess.Popen[bytes] | None = None
         self.address = f"unix://{folder}/docker.sock"
+        self.environment = {**CLEAN, "DOCKER_HOST": self.address}
+        """For programs that talk to it."""
 
     def start(self) -> None:
-        """Start it, and wait until it takes commands."""
+        """Start it, and wait until it takes commands and runs containers. Raises `CannotRun`."""
         own = self._folder
         words = ["--data-root", f"{own}/data", "--exec-root", f"{own}/exec", "--pidfile", f"{own}/pid"]
         words += ["--host", self.address, "--dns", _NOWHERE, *self._runtime()]
@@ -54,9 +60,15 @@ class Engine:
         until = time.monotonic() + LONGEST_WAIT_S
         while self.run("docker", "version").returncode:
             said = (own / "log").read_text(errors="replace")[-3000:]
-            assert self._process.poll() is None, said
+            if self._process.poll() is not None:
+                raise CannotRun(f"Docker's daemon does not run here: {said.strip().rpartition(chr(10))[2]}")
             assert time.monotonic() < until, said
             time.sleep(0.2)
+        # In a container of its own it may serve and yet not be allowed to group processes.
+        self.make("probe", shutil.which("true") or "/bin/true", settings=['ENTRYPOINT ["true"]'], folders={})
+        probe = self.run("docker", "run", "--rm", "--network", "none", "probe")
+        if probe.returncode:
+            raise CannotRun(f"Docker runs no containers here: {probe.stderr.strip()}")
 
     def _runtime(self) -> list[str]:
         """Return what has containers ask for no more open files than this machine grants to root."""
@@ -79,10 +91,18 @@ class Engine:
         self, *command: str, cwd: Path | None = None, more: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command against the daemon to its end; `more` are variables for it."""
-        environment = {**CLEAN, "DOCKER_HOST": self.address, **(more or {})}
+        environment = {**self.environment, **(more or {})}
         return subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=200, check=False
         )
+
+    def begin(
+        self, *command: str, cwd: Path | None = None, more: Mapping[str, str] | None = None, is_inside: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Start a command that goes on; what it prints is not kept. With `is_inside` it has the published ports."""
+        environment = {**self.environment, **(more or {})}
+        words = self.inside(*command) if is_inside else command
+        return subprocess.Popen(words, cwd=cwd, env=environment, stdin=subprocess.DEVNULL)
 
     def docker(self, *words: str, cwd: Path | None = None) -> str:
         """Run a `docker` command that has to succeed; return what it printed."""
@@ -102,9 +122,16 @@ class Engine:
 
     def get(self, url: str) -> Any:
         """Return the JSON that a service answers with on the machine of the engine, with status 200."""
-        done = self.run(*self.inside(sys.executable, "-c", _FETCH, url))
+        done = self._fetch(url)
         assert done.returncode == 0, f"{url}\n{done.stderr}"
         return json.loads(done.stdout)
+
+    def answers(self, url: str) -> bool:
+        """Say whether a service on the machine of the engine answers with status 200."""
+        return self._fetch(url).returncode == 0
+
+    def _fetch(self, url: str) -> subprocess.CompletedProcess[str]:
+        return self.run(*self.inside(sys.executable, "-c", _FETCH, url))
 
     def make(self, image: str, program: str, *, settings: Sequence[str], folders: Mapping[str, int]) -> None:
         """Make an image of one program of this machine with the libraries that it loads.

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -34,9 +35,12 @@ def npm_tool(name: str, config: pytest.Config) -> str:
     return _found(found, said, config)
 
 
+def unavailable(said: str, config: pytest.Config) -> NoReturn:
+    """Skip the test with a sentence; with `--need-tools` fail."""
+    if config.getoption("--need-tools"):
+        pytest.fail(said)
+    pytest.skip(said)
+
+
 def _found(program: str | None, said: str, config: pytest.Config) -> str:
-    if program is None:
-        if config.getoption("--need-tools"):
-            pytest.fail(said)
-        pytest.skip(said)
-    return program
+    return unavailable(said, config) if program is None else program
