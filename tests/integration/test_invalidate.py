@@ -231,6 +231,7 @@ async def test_a_past_that_is_another_one_each_time_is_said_not_to_be_had(
     # What it was not given counts once, and for nothing else.
     await client.subscribe("BTCUSDT@1m", bars=500)
     assert len((await client.until_type("snapshot"))["candles"]) == 500
+    # Ever less often, also where a candle closes meanwhile, which is asked for as well: it could be asked 600 times.
     asked = restless.asked
     await asyncio.sleep(60.0)
-    assert restless.asked - asked < 60
+    assert restless.asked - asked < 200
