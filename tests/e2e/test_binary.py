@@ -165,13 +165,14 @@ async def test_binary_does_the_main_job_without_python(relay: Binary) -> None:
         assert tail.stdout
         async with asyncio.timeout(60):
             assert "type" in orjson.loads(await tail.stdout.readline())
+        # Its stream is there at least as long as it follows it.
+        assert "BTCUSDT" in await relay.run("status", "--url", url)
         tail.terminate()
         await tail.communicate()
         history = (await relay.run("history", "BTCUSDT", "1h", "--url", url, "--limit", "3", "--csv")).splitlines()
         # The head, and three that are closed.
         assert len(history) == 4
         assert "BTCUSDT" in (await relay.run("symbols", "--url", url)).splitlines()
-        assert "BTCUSDT" in await relay.run("status", "--url", url)
     assert (relay.folder / "relay.db").is_file()
 
 
