@@ -157,7 +157,7 @@ def test_ci_runs_what_plain_pytest_leaves_out() -> None:
 
 def test_the_table_of_commands_has_each_part_once() -> None:
     text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    table = text[text.index("## Run it") : text.index("\nThe unit tests use")]
+    table = text[text.index("## Run it") : text.index("### Unsteady tests")]
     commands = re.findall(r"^\| [^|]+ \| `([^`]+)`", table, flags=re.MULTILINE)
     parts = [" ".join(word for word in one.split() if word not in ("-m", "long")) for one in commands]
     # The long plays are named as such.
