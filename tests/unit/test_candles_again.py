@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from relay import Candle, PastChange, PriceUpdate
 from relay.core.spans import Span
 from relay.history.final_candles import News
@@ -95,12 +97,15 @@ async def test_what_history_is_being_asked_for_is_waited_for(tmp_path: Path) -> 
         await eventually(lambda: one.revised == [candle(-5, 7.0)])
 
 
-async def test_what_comes_again_of_a_past_that_is_another_one_by_now_is_not_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_read", [False, True], ids=["before it is read", "while it is read"])
+async def test_what_comes_again_of_a_past_that_is_another_one_by_now_is_not_told(tmp_path: Path, is_read: bool) -> None:
     async with bench(tmp_path) as one:
         await one.store(-5)
         one.say(-5, 7.0)
         await eventually(lambda: one.series.unjudged)
         one.again.check({A: one.supervised})
+        if is_read:
+            await asyncio.sleep(0)
         one.rig.history.change_past(one.rig.provider, PastChange(A))
         await one.look()
         await one.look()
