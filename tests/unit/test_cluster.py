@@ -283,7 +283,10 @@ async def test_nobody_asks_a_provider_that_asked_one_relay_to_wait(tmp_path: Pat
 async def test_waits_that_are_claimed_on_the_bus_silence_nobody_for_long(tmp_path: Path) -> None:
     async with small_cluster(tmp_path, "ab") as cluster:
         one, shard = cluster.relays[0], cluster.relays[0].cluster.shares["venue"].shards.first.shard
+        # It lives, and does not carry these streams.
+        cluster.broker.publish("mr.test.beat", heartbeat_body(Heartbeat("idle", "idle", 0.0, frozenset(), {})))
         for body in (
+            wait_body("idle", shard, 60.0),
             wait_body("stranger", shard, 60.0),
             wait_body("b", shard._replace(terms="others"), 60.0),
             orjson.dumps(["b", str(shard), "long"]),
