@@ -21,6 +21,8 @@ from tests.support.running_relay import Running, WsClient
 from tests.support.sandbox import Sandbox
 
 WORKERS = 6
+ROUNDS = 4
+"""What each of so many attacks leaves behind is a leak."""
 
 
 def resident_bytes() -> int:
@@ -98,9 +100,15 @@ async def test_a_hostile_client_harms_nobody(
         following = asyncio.create_task(follow(witness, stop))
         before = held()
         warm = await attack(relay, f"{seed} warm {compression}", frames // 5)
-        known, resident = objects(), resident_bytes()
-        fuzzers = await attack(relay, f"{seed} {compression}", frames - frames // 5)
-        more, grown = objects() - known, resident_bytes() - resident
+        fuzzers = warm
+        # What is kept once, as a module that is loaded when it is first needed, is kept in one of the rounds. What is
+        # let go is scattered over what stays, here that of the fuzzer as well, and is not all given back.
+        for number in range(ROUNDS):
+            known, resident = objects(), resident_bytes()
+            fuzzers += await attack(relay, f"{seed} {compression} {number}", frames - frames // 5)
+            more, grown = objects() - known, resident_bytes() - resident
+            if has_kept_little := more < 5_000 and grown < 12_000_000 + frames * 200:
+                break
         # Idle connections to the stand-ins come and go; what hundreds of clients leave behind would be more.
         await eventually(lambda: max(map(sub, held(), before)) <= 20)
         stop.set()
@@ -109,7 +117,6 @@ async def test_a_hostile_client_harms_nobody(
         truth = await relay.get("history", symbol="BTCUSDT", interval="1s", start_time=first, end_time=last, limit=5000)
         assert closed == truth.body["candles"], "the witness lost a candle"
         assert (await relay.get("/healthz")).status == 200
-    fuzzers += warm
     sent, outcomes, answers = sum(one.frames for one in fuzzers), Counter[tuple[str, str]](), Counter[str]()
     for one in fuzzers:
         outcomes += one.outcomes
@@ -127,9 +134,7 @@ async def test_a_hostile_client_harms_nobody(
     # But what an operator may have set up wrong at a proxy is said, once a minute.
     proxies = {"origin_refused", "handshake_broken"}
     assert [one.getMessage() for one in told if getattr(one, "fields", {}).get("event") not in proxies] == []
-    assert more < 5_000
-    # What is let go is scattered over what stays, here that of the fuzzer as well, and is not all given back.
-    assert grown < 12_000_000 + frames * 200
+    assert has_kept_little, f"each round left much, the last one {more} objects and {grown} bytes"
     assert sent >= frames - WORKERS * 2
     assert {name for name, outcome in outcomes if outcome == "goes on"} == set()
     assert answers["pong"]
