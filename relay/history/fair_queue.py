@@ -100,8 +100,8 @@ class FairQueue:
         self._running -= 1
         for place, budget in enumerate(self._budgets()):
             if turn.weight is not None:
-                period = self._periods.get(budget.name)
-                if not place and period is not None and turn.client is not None:
+                if not place and turn.client is not None:
+                    period = self._period(budget)
                     period.calls[turn.client] = max(0, period.calls[turn.client] - 1)
                     period.weighed[turn.client] += turn.weight
                 continue
@@ -149,14 +149,18 @@ class FairQueue:
         if turn.go is not None:
             turn.go.set_result(None)
 
+    def _period(self, budget: Budget) -> _Usage:
+        period = self._periods.get(budget.name)
+        if period is None or self._wall() >= period.resets_at:
+            period = self._periods[budget.name] = _Usage(budget.resets_at)
+        return period
+
     def _refusal(self, client: str) -> RateLimited | None:
         """Count one more call of a client, or say why there is none for it now."""
         now = self._wall()
         periods = []
         for budget in self._budgets():
-            period = self._periods.get(budget.name)
-            if period is None or now >= period.resets_at:
-                period = self._periods[budget.name] = _Usage(budget.resets_at)
+            period = self._period(budget)
             periods.append(period)
             if budget.limit < LEAST_SHARED:
                 continue

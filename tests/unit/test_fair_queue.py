@@ -207,3 +207,15 @@ async def test_a_call_that_says_what_it_weighs_counts_no_more_than_that() -> Non
     for _ in range(10):
         async with venue.turns.turn("b") as turn:
             turn.weight = 2
+
+
+async def test_a_call_that_ends_after_a_budget_is_back_counts_in_the_new_period() -> None:
+    venue = Venue(limit=100, reserved=0)
+    async with venue.turns.turn("alice") as turn:
+        venue.now, venue.used = 60.0, 30
+        turn.weight = 30
+    async with venue.turns.turn("alice") as turn:
+        venue.used += 45
+        turn.weight = 45
+    with pytest.raises(RateLimited, match="one client may use at most 75%"):
+        await venue.turns.take(venue.turns.turn("alice"))
