@@ -181,7 +181,7 @@ async def close_of(socket: aiohttp.ClientWebSocketResponse) -> tuple[int | None,
 
 
 def assert_quiet(err: str) -> None:
-    lines = [line for line in err.splitlines() if not any(f" {name}: " in line for name in slow_machine.SAID_BY)]
+    lines = slow_machine.other_lines(err.splitlines())
     assert not [line for line in lines if re.search(r" (WARNING|ERROR|CRITICAL) |Traceback|Exception", line)]
 
 
