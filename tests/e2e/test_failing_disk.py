@@ -257,6 +257,7 @@ def documents(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT name, body FROM documents").fetchall())
 
 
+@pytest.mark.usefixtures("patient_loop")  # The relay is asked before it makes another file.
 async def test_deleted_file(
     fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

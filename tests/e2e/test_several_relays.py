@@ -74,7 +74,7 @@ async def start_leaf(url: str, port: int, folder: Path) -> Process:
         *(sys.executable, "-m", "relay", "serve", *words, "--log-level", "error"), env=environ, cwd=folder, stdout=PIPE
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         assert await process.stdout.readline(), "the leaf did not start"
     return process
 
