@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_rude_network import SETTLES_S, STREAMS, Audience, nothing, report
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.free_ports import free_port
 from tests.support.javascript_client import node_of
 from tests.support.relay_process import start_process
