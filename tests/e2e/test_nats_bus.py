@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -15,6 +14,7 @@ from relay.cluster.nats_bus import NatsAccess, NatsBus
 from relay.cluster.wire.history_messages import candles_answer, read_candles
 from relay.core.model import ExtendedCandle
 from tests.support.conditions import LONGEST_WAIT_S, eventually
+from tests.support.cut_server import CutServer
 from tests.support.nats_server import NatsServer, nats_program, nats_running
 
 GOOD, OTHER = "hush-hush", "changed"
@@ -74,24 +74,16 @@ async def test_a_password_that_was_changed_and_is_right_again_brings_the_bus_bac
             await eventually(is_heard)
 
 
-class HoldingLine:
+class HoldingLine(CutServer):
     """Leads to a port of this machine, and holds back what is subscribed to through it until `go_on` is set."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._to = port
-        self.port = 0
         self.held = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._lead, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-
-    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
         await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
 
