@@ -51,8 +51,8 @@ async def proxied(relay: Running) -> AsyncIterator[str]:
         server.close()
 
 
-async def test_candle_moves_and_new_ones_follow(quick: Running, open_page: OpenPage) -> None:
-    page = await open_page(f"{quick.url}/#BTCUSDT@1s")
+async def test_candle_moves_and_new_ones_follow(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1s")
     await loaded(page)
     first = (await panel(page))["candles"][-1]
     await until(page, "p.candles.at(-1).time > x.time || p.candles.at(-1).close !== x.close", first)

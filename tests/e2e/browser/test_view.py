@@ -88,8 +88,8 @@ async def test_tap_shows_the_candle_and_a_second_one_the_newest_again(relay: Run
     await expect(page.locator(".readout .time")).to_have_text("")
 
 
-async def test_view_is_changed_and_remembered(quick: Running, open_page: OpenPage) -> None:
-    page = await open_page(f"{quick.url}/#BTCUSDT@1s", timezone_id="America/New_York")
+async def test_view_is_changed_and_remembered(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1s", timezone_id="America/New_York")
     await loaded(page)
     await expect(page.locator("#clock")).to_have_text(re.compile("UTC$"))
     await page.keyboard.press("v")

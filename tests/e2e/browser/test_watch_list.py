@@ -59,9 +59,9 @@ async def keep(page: Page, *symbols: str, is_open: bool = True) -> None:
 
 
 async def test_list_shows_prices_and_changes_and_loads_what_is_clicked_into_the_chart_in_use(
-    quick: Running, open_page: OpenPage
+    relay: Running, open_page: OpenPage
 ) -> None:
-    page = await open_page(f"{quick.url}/#BTCUSDT@5m,SOLUSDT@1h")
+    page = await open_page(f"{relay.url}/#BTCUSDT@5m,SOLUSDT@1h")
     await loaded(page, 2)
     await keep(page, "BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT")
     await loaded(page, 2)
