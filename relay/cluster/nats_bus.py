@@ -86,7 +86,7 @@ class NatsBus:
 
     @property
     def is_connected(self) -> bool:
-        """Whether a server is reached now."""
+        """Whether a server is reached now, and knows what is heard here."""
         return self._client is not None and self._client.is_connected
 
     @property
@@ -123,7 +123,7 @@ class NatsBus:
             log.info("connected to NATS%s", again, extra=event("bus_connected"))
             again = " again"
             for heard in [*self._heard]:
-                await self._subscribe(heard)
+                await self._subscribe(heard, client)
             while not client.is_closed:
                 # The event comes only once the socket is closed, which a peer that is gone can delay.
                 with suppress(TimeoutError):
@@ -134,7 +134,10 @@ class NatsBus:
             await asyncio.sleep(max(0.0, opened_at + AGAIN_S - asyncio.get_running_loop().time()))
 
     async def _connected(self, is_over: asyncio.Event) -> Client:
-        """Return a client that is connected. Raises whatever the library does."""
+        """Return a client that is connected, once the server knows what is heard. Raises whatever the library does.
+
+        Whoever learns of this relay by a message of it may ask it at once.
+        """
 
         async def end() -> None:
             is_over.set()
@@ -157,6 +160,9 @@ class NatsBus:
                 no_echo=True,
                 **options,
             )
+            for heard in [*self._heard]:
+                await self._subscribe(heard, client)
+            await client.flush(CONNECT_TIMEOUT_S)
         except BaseException:
             with suppress(NatsError, OSError, TimeoutError):
                 async with asyncio.timeout(1.0):
@@ -247,7 +253,7 @@ class NatsBus:
     def _hear(self, heard: _Heard) -> _Heard:
         self._heard[heard] = None
         if self._client is not None:
-            self._start(self._subscribe(heard))
+            self._start(self._subscribe(heard, self._client))
         return heard
 
     def forget(self, heard: _Heard) -> None:
@@ -262,9 +268,8 @@ class NatsBus:
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
 
-    async def _subscribe(self, heard: _Heard) -> None:
-        client = self._client
-        if client is None or heard.client is client or heard not in self._heard:
+    async def _subscribe(self, heard: _Heard, client: Client) -> None:
+        if heard.client is client or heard not in self._heard:
             return
         heard.client = client
         with suppress(NatsError, OSError):

@@ -51,6 +51,7 @@ class Terminal:
         self.shown = ""
         self._columns = columns
         self._has_more = asyncio.Event()
+        self._is_read = asyncio.Event()
 
     async def start(self, relay: StandInRelay, *words: str, **environment: str) -> None:
         self._ours, theirs = pty.openpty()
@@ -71,7 +72,9 @@ class Terminal:
             self.shown += os.read(self._ours, 65536).decode(errors="replace")
             self._has_more.set()
         except OSError:
+            # Nobody has the other side open any more.
             asyncio.get_running_loop().remove_reader(self._ours)
+            self._is_read.set()
 
     async def wait_for(self, text: str) -> None:
         async with asyncio.timeout(LONGEST_WAIT_S):
@@ -80,9 +83,10 @@ class Terminal:
                 await self._has_more.wait()
 
     async def end(self) -> int:
+        """Wait for the end of the command, and for all that it wrote; return its exit code."""
         async with asyncio.timeout(LONGEST_WAIT_S):
             code = await self.process.wait()
-        asyncio.get_running_loop().remove_reader(self._ours)
+            await self._is_read.wait()
         os.close(self._ours)
         return code
 

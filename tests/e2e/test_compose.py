@@ -69,7 +69,7 @@ def mounted() -> dict[str, Path]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_schema_of_compose_accepts_it(path: Path) -> None:
     checks = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
-    said = subprocess.run(checks, capture_output=True, text=True, timeout=60, check=False)
+    said = subprocess.run(checks, capture_output=True, text=True, timeout=LONGEST_WAIT_S, check=False)
     assert said.returncode == 0, said.stdout
 
 
@@ -136,7 +136,7 @@ def test_prometheus_understands_its_configuration_and_asks_the_relay(
         text = text.replace(place, str(path))
     (tmp_path / "prometheus.yaml").write_text(text)
     command = [promtool, "check", "config", str(tmp_path / "prometheus.yaml")]
-    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_WAIT_S, check=False)
     assert said.returncode == 0, said.stdout + said.stderr
     (job,) = read("prometheus.yaml")["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["relay:8000"]}]

@@ -84,12 +84,6 @@ async def locked(path: Path) -> AsyncIterator[None]:
     await process.wait()
 
 
-@pytest.fixture
-async def fast(relay_with: StartRelay) -> AsyncIterator[Sandbox]:
-    async with Sandbox(speed=4, pace_s=0.05, forex_always_open=True) as fast:
-        yield fast
-
-
 async def closed_times(client: WsClient, count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
@@ -97,9 +91,9 @@ async def closed_times(client: WsClient, count: int) -> list[int]:
     return found
 
 
-async def following(relay_with: StartRelay, fast: Sandbox, path: Path) -> tuple[Running, WsClient, list[int]]:
+async def following(relay_with: StartRelay, path: Path) -> tuple[Running, WsClient, list[int]]:
     """Start a relay with a database, and a client that has got a closed candle; its time comes last."""
-    relay = await relay_with(sandbox=fast, database=str(path))
+    relay = await relay_with(database=str(path))
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s")
     return relay, client, await closed_times(client, 1)
@@ -131,12 +125,10 @@ async def assert_nothing_is_lost(relay: Running, path: Path, times: list[int]) -
         assert verify(connection, overview(connection, str(path)).streams, time.time() + 86_400).faults == []
 
 
-async def test_full_disk(
-    fast: Sandbox, relay_with: StartRelay, small_disk: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_full_disk(relay_with: StartRelay, small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     path = small_disk / "relay.db"
-    relay, client, times = await following(relay_with, fast, path)
+    relay, client, times = await following(relay_with, path)
     with filled(small_disk):
         # More than fits, and it is answered all the same.
         answer = await relay.get("history", symbol="BTCUSDT", interval="1m", limit=5000)
@@ -152,11 +144,9 @@ async def test_full_disk(
         assert connection.execute("SELECT count(*) FROM candles").fetchone()[0] > 5000
 
 
-async def test_locked_file(
-    fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_locked_file(relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "relay.db"
-    relay, client, times = await following(relay_with, fast, path)
+    relay, client, times = await following(relay_with, path)
     async with locked(path):
         times += await closed_times(client, 3)
         await assert_it_is_said(relay, "another program has locked it", caplog)
@@ -166,12 +156,10 @@ async def test_locked_file(
     await assert_nothing_is_lost(relay, path, times)
 
 
-async def test_damaged_file(
-    fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_damaged_file(relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "relay.storage")
     path = tmp_path / "relay.db"
-    relay = await relay_with(sandbox=fast, database=str(path))
+    relay = await relay_with(database=str(path))
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s")
     await relay.get("history", symbol="BTCUSDT", interval="1m", limit=5000)
@@ -193,11 +181,9 @@ async def test_damaged_file(
     await newcomer.update(is_closed=True)
 
 
-async def test_file_system_that_is_gone_gets_no_file_in_its_place(
-    fast: Sandbox, relay_with: StartRelay, small_disk: Path
-) -> None:
+async def test_file_system_that_is_gone_gets_no_file_in_its_place(relay_with: StartRelay, small_disk: Path) -> None:
     path = small_disk / "relay.db"
-    relay, client, times = await following(relay_with, fast, path)
+    relay, client, times = await following(relay_with, path)
     run("umount", "-l", str(small_disk))
     await eventually(lambda: relay.app[STORE].problem == "the file and its file system do not exist any more")
     times += await closed_times(client, 2)
@@ -257,11 +243,10 @@ def documents(path: Path) -> dict[str, str]:
         return dict(connection.execute("SELECT name, body FROM documents").fetchall())
 
 
-async def test_deleted_file(
-    fast: Sandbox, relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.usefixtures("patient_loop")  # The relay is asked before it makes another file.
+async def test_deleted_file(relay_with: StartRelay, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "relay.db"
-    relay = await relay_with(sandbox=fast, database=str(path))
+    relay = await relay_with(database=str(path))
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1s")
     past: dict[str, Any] = {"symbol": "BTCUSDT", "interval": "1m", "limit": 500, "end_time": 1_700_000_000}
@@ -293,10 +278,10 @@ async def test_deleted_file(
 
 
 async def test_file_that_is_replaced_by_its_backup_counts_credits_on(
-    fast: Sandbox, relay_with: StartRelay, tmp_path: Path
+    sandbox: Sandbox, relay_with: StartRelay, tmp_path: Path
 ) -> None:
     path, backup = tmp_path / "relay.db", tmp_path / "backup.db"
-    relay = await relay_with(sandbox=fast, database=str(path))
+    relay = await relay_with(database=str(path))
     await relay.get("history", symbol="EUR/USD", interval="1h", limit=10)
     with closing(sqlite3.connect(path)) as connection, closing(sqlite3.connect(backup)) as copy:
         connection.backup(copy)
@@ -309,9 +294,9 @@ async def test_file_that_is_replaced_by_its_backup_counts_credits_on(
     await eventually(lambda: relay.app[STORE].replacements == 1)
     await eventually(lambda: documents(path).get("memory:twelve_data") == after["memory:twelve_data"])
     # What the backup lacks is asked for again, and only that.
-    calls = len(fast.twelve_data.requests)
+    calls = len(sandbox.twelve_data.requests)
     for end_time, count in ((None, 0), (1_700_000_000, 1), (1_700_000_000, 1)):
         more: dict[str, Any] = {} if end_time is None else {"end_time": end_time}
         answer = await relay.get("history", symbol="EUR/USD", interval="1h", limit=10, **more)
         assert len(answer.body["candles"]) == 10
-        assert len(fast.twelve_data.requests) == calls + count
+        assert len(sandbox.twelve_data.requests) == calls + count

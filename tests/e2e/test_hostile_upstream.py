@@ -30,6 +30,7 @@ from relay.core.errors import Flooded
 from relay.network.http_sessions import open_session
 from relay.upstream.codec import Decoded
 from tests.conftest import StartRelay
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.hostile_upstream import BODIES, FRAMES, HEADS, UPDATE, UPGRADES, frame, hostile, upgraded
 from tests.support.plain_codec import PlainCodec
 from tests.support.pump import Pump
@@ -154,7 +155,7 @@ async def test_answer_that_floods_is_a_bad_answer_and_others_have_turns(
     turns = Turns()
     counting = asyncio.create_task(turns.run())
     with pytest.raises(ProviderUnavailable if kind in REFUSED else BadAnswer) as caught:
-        await ask_rest(session, Hosts([f"http://{address}"]), f"/{quote(kind)}", timeout_s=10)
+        await ask_rest(session, Hosts([f"http://{address}"]), f"/{quote(kind)}", timeout_s=LONGEST_WAIT_S)
     counting.cancel()
     words = {
         **dict.fromkeys(HEADS, "the server sent more than 128 KiB before the answer"),

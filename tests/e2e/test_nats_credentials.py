@@ -6,7 +6,7 @@ import pytest
 
 from relay.cluster.bus import BusError
 from relay.cluster.nats_bus import NatsAccess, NatsBus
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.nats_accounts import NatsAccounts
 from tests.support.nats_server import nats_program, nats_running
 
@@ -19,15 +19,21 @@ async def test_a_credentials_file_opens_the_bus_and_a_new_one_does_when_it_has_e
 ) -> None:
     accounts, config, credentials = NatsAccounts(), tmp_path / "nats.conf", tmp_path / "relay.creds"
     accounts.write_config(config)
-    accounts.write_credentials(credentials, SUBJECTS, lasts_s=4)
     async with nats_running(nats_program(request.config), tmp_path, "-c", str(config)) as server:
         url = f"nats://127.0.0.1:{server.port}"
         bus = NatsBus(NatsAccess((url,), str(credentials), "relay"), "relay_test_leases", ttl_s=2.0)
         stranger = NatsBus(NatsAccess((url,), "", "stranger"), "relay_test_leases", ttl_s=2.0)
+
+        def is_connected() -> bool:
+            # For as long as it takes, so that they do not expire before they are used.
+            if not bus.is_connected:
+                accounts.write_credentials(credentials, SUBJECTS, lasts_s=4)
+            return bus.is_connected
+
         await bus.start()
         await stranger.start()
         try:
-            await eventually(lambda: bus.is_connected)
+            await eventually(is_connected)
             await eventually(lambda: not bus.is_connected)
             accounts.write_credentials(credentials, SUBJECTS)
             await eventually(lambda: bus.is_connected)
@@ -53,7 +59,7 @@ async def test_a_credentials_file_opens_the_bus_and_a_new_one_does_when_it_has_e
                     return bool(heard)
 
                 await eventually(is_heard)
-                assert await other.request("mr.test.call.me", b"what", 30.0) == b"what" * 400_000
+                assert await other.request("mr.test.call.me", b"what", LONGEST_WAIT_S) == b"what" * 400_000
             finally:
                 await other.close()
             assert not stranger.is_connected

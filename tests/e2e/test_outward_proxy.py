@@ -32,7 +32,7 @@ from relay.network.http_sessions import open_session
 from relay.network.outward_connector import ProxyFailed, way_to
 from tests.conftest import StartRelay
 from tests.support.authority import Authority
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.connect_proxy import ConnectProxy, tls_front
 from tests.support.hostile_upstream import hostile
 from tests.support.loopback_server import app_of, loopback_server
@@ -125,8 +125,10 @@ async def proxy() -> AsyncIterator[ConnectProxy]:
 
 
 @pytest.fixture
-async def session(proxy: ConnectProxy, authority: Authority) -> AsyncIterator[Any]:
-    proxies = OutwardProxies(parse_proxy(proxy.url.replace("://", f"://{LOGIN}@")), way_s=1.0)
+async def session(request: pytest.FixtureRequest, proxy: ConnectProxy, authority: Authority) -> AsyncIterator[Any]:
+    """Goes through the proxy; an indirect parameter is how long the way there may take."""
+    way_s = getattr(request, "param", LONGEST_WAIT_S)
+    proxies = OutwardProxies(parse_proxy(proxy.url.replace("://", f"://{LOGIN}@")), way_s=way_s)
     async with open_session(proxies=proxies) as session:
         yield Trusting(session, authority.trust)
 
@@ -192,7 +194,12 @@ IN_TUNNEL = {
 }
 
 
-@pytest.mark.parametrize("manner", IN_TUNNEL)
+@pytest.mark.parametrize(
+    ("manner", "session"),
+    [(manner, 1.0 if "in time" in said else LONGEST_WAIT_S) for manner, said in IN_TUNNEL.items()],
+    ids=[*IN_TUNNEL],
+    indirect=["session"],
+)
 @pytest.mark.parametrize("venue", ["https"], indirect=True)
 async def test_a_proxy_that_opens_no_tunnel_is_named(
     session: Any, proxy: ConnectProxy, venue: Venue, manner: str
@@ -230,7 +237,8 @@ async def test_a_plain_request_through_a_proxy_that_is_no_use_names_it(
     for manner, words in said.items():
         proxy.manner = manner
         try:
-            answer = await ask_rest(session, Hosts([f"http://{VENUE}:1"]), "/", timeout_s=1)
+            timeout_s = 1 if manner == "mute" else LONGEST_WAIT_S
+            answer = await ask_rest(session, Hosts([f"http://{VENUE}:1"]), "/", timeout_s=timeout_s)
             told = answer.error("why")
         except ProviderError as error:
             told = error

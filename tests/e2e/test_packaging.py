@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from relay.plugins.scaffold import FILES, TEMPLATE
+from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import serving
 from tests.support.tools import tool
 
@@ -37,7 +38,7 @@ def test_in_its_container_ci_reads_the_checkout_and_has_room_for_containers(tmp_
     script = prepares.replace("/sys/fs/cgroup", str(groups))
     # It is refused until no process is left.
     refused = f'sed() {{ if [ -e {groups}/beside/cgroup.procs ]; then command sed "$@"; else false; fi; }}\n'
-    subprocess.run(["sh", "-e", "-c", refused + script], env=environment, check=True, timeout=60)
+    subprocess.run(["sh", "-e", "-c", refused + script], env=environment, check=True, timeout=LONGEST_WAIT_S)
     assert (groups / "beside" / "cgroup.procs").read_text() == "1\n"
     assert (groups / "cgroup.subtree_control").read_text() == "+cpu +memory +pids\n"
     assert (home / ".gitconfig").read_text().split() == ["[safe]", "directory", "=", str(ROOT)]
@@ -86,7 +87,9 @@ def test_systemd_understands_every_line(pytestconfig: pytest.Config, tmp_path: P
     if not unit.exists():
         unit = tmp_path / unit.name
         unit.write_text(TEMPLATE_UNIT.read_text())
-    answer = subprocess.run([analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(
+        [analyze, "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=LONGEST_WAIT_S
+    )
     faults = [
         line
         for line in (answer.stdout + answer.stderr).splitlines()

@@ -1,5 +1,6 @@
 """The second try, run on tests that pass by luck."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def test_who_passes_by_luck_fails_a_strict_run_only(tmp_path: Path) -> None:
 def test_a_pause_of_the_machine_is_seen_and_fails_no_run(tmp_path: Path) -> None:
     code, out = second_try(tmp_path, "--strict", pauses=True)
     assert code == 0
-    assert "passed only at the second try (the machine stood still for 1." in out
+    assert re.search(r"passed only at the second try \(the machine stood still for [1-9]", out)
 
 
 def test_what_fails_twice_fails(tmp_path: Path) -> None:

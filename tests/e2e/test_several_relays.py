@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_rude_network import SETTLES_S, STREAMS, Audience, nothing, report
-from tests.support.conditions import eventually
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.free_ports import free_port
 from tests.support.javascript_client import node_of
 from tests.support.relay_process import start_process
@@ -74,7 +74,7 @@ async def start_leaf(url: str, port: int, folder: Path) -> Process:
         *(sys.executable, "-m", "relay", "serve", *words, "--log-level", "error"), env=environ, cwd=folder, stdout=PIPE
     )
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LONGEST_WAIT_S):
         assert await process.stdout.readline(), "the leaf did not start"
     return process
 

@@ -8,7 +8,6 @@ import random
 import sqlite3
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from relay.storage.documents import Document
 from relay.storage.limits import STORE_LIMITS, StoreLimits
 from relay.storage.schema import APPLICATION_ID, MIGRATIONS, open_database
 from relay.storage.store import Store
+from tests.support.conditions import eventually
 
 KEY = StreamKey(symbol="BTCUSDT", interval="1m")
 OTHER = StreamKey(symbol="BTCUSDT", interval="1h")
@@ -135,10 +135,7 @@ async def test_reads_see_what_is_queued_and_what_is_revised(store: Store) -> Non
 async def test_queued_candles_are_written_without_being_asked_for(store: Store, tmp_path: Path) -> None:
     store.put_closed("demo", KEY, candle(60), after=None)
     other = sqlite3.connect(tmp_path / "relay.db")
-    deadline = time.monotonic() + 30
-    while not other.execute("SELECT count(*) FROM candles").fetchone()[0]:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
+    await eventually(lambda: other.execute("SELECT count(*) FROM candles").fetchone()[0])
     other.close()
 
 
@@ -593,10 +590,7 @@ async def test_full_disk_is_tried_again_without_being_asked(tmp_path: Path) -> N
         with pytest.raises(StoreError):
             await store.add("demo", KEY, [candle(60 * n) for n in range(500)], Span(0, 30_000))
         await limit_pages(store, 10_000)
-        deadline = time.monotonic() + 30
-        while store.problem is not None:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.02)
+        await eventually(lambda: store.problem is None)
         assert (await store.streams_summary()).candles == 500
 
 

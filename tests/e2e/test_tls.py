@@ -43,7 +43,7 @@ def served_by(url: str, trust: ssl.SSLContext) -> tuple[bytes | None, str | None
     """Open a connection; return the certificate that the relay shows, and the version of TLS."""
     host, port = url.removeprefix("https://").split(":")
     with (
-        socket.create_connection((host, int(port)), 10) as plain,
+        socket.create_connection((host, int(port)), LONGEST_WAIT_S) as plain,
         trust.wrap_socket(plain, server_hostname=host) as tls,
     ):
         return tls.getpeercert(binary_form=True), tls.version()

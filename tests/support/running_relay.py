@@ -23,6 +23,7 @@ from relay.web.idle_connections import Runner
 from relay.web.ws.route import CLIENTS, Clients
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.contracts import check_answer, check_message
+from tests.support.free_ports import free_port
 from tests.support.sandbox import Sandbox
 
 PREFIX = "/api/v1/market-data"
@@ -373,7 +374,11 @@ async def start_relay(
     with_stand_ins: bool = True,
     **settings: Any,
 ) -> Running:
-    """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
+    """Start a relay with the stand-ins as its upstreams; close it yourself.
+
+    Unless `port` is given it has one that nobody else gets, so that another relay can come back to it.
+    """
+    settings.setdefault("port", free_port())
     given = settings_of(sandbox, tables) if with_stand_ins else tables or {}
     app = build_app(
         config_of(given, **settings),

@@ -289,9 +289,10 @@ export class Feed extends EventTarget {
   }
 
   async #newToken(client, fault) {
-    if (client === this.#client) this.#setConnection("disconnected", "Waiting for a token");
+    // Whoever comes first changes the client; the others find it changed. A refusal may come after the next token, too.
+    if (client !== this.#client) return;
+    this.#setConnection("disconnected", "Waiting for a token");
     const token = await askToken(fault.message);
-    // Whoever comes first changes the client; the others find it changed.
     if (client !== this.#client) return;
     this.#client = this.#newClient(token);
     client.close();

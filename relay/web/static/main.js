@@ -382,6 +382,9 @@ globalThis.relayCharts = Object.freeze({
   get streams() {
     return feed.streams;
   },
+  get instruments() {
+    return instruments.size;
+  },
   get panels() {
     return panels.map(({ live, chart }) => ({
       stream: live?.name,

@@ -25,5 +25,6 @@ async def until(page: Page, condition: str, argument: object = None) -> None:
 
 
 async def loaded(page: Page, count: int = 1) -> None:
-    """Wait until so many charts are there, each with candles."""
-    await until(page, "all.length === x && all.every((one) => one.isLoaded && one.candles.length > 0)", count)
+    """Wait until so many charts are there, each with candles, and the page knows the instruments."""
+    is_loaded = "all.length === x && all.every((one) => one.isLoaded && one.candles.length > 0)"
+    await until(page, f"relayCharts.instruments > 0 && {is_loaded}", count)

@@ -88,8 +88,8 @@ async def test_wrong_values_are_said_and_nothing_is_guessed(relay: Running, open
 async def test_what_the_reader_chooses_goes_before_the_theme_of_a_link(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/?symbol=BTCUSDT&interval=5m&theme=dark", color_scheme="light")
     await loaded(page)
-    assert page.url == f"{relay.url}/?theme=dark#BTCUSDT@5m"
+    await expect(page).to_have_url(f"{relay.url}/?theme=dark#BTCUSDT@5m")
     await page.keyboard.press("t")
-    assert page.url == f"{relay.url}/#BTCUSDT@5m"
+    await expect(page).to_have_url(f"{relay.url}/#BTCUSDT@5m")
     await page.reload()
     assert await page.evaluate("document.documentElement.dataset.theme") == "light"

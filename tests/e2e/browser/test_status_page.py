@@ -35,8 +35,8 @@ def row(page: Page, name: str) -> Locator:
 async def test_page_follows_what_the_relay_does(sandbox: Sandbox, relay: Running, open_page: OpenPage) -> None:
     client = await relay.connect()
     await client.subscribe("BTCUSDT@1m", "EUR/USD@1m", bars=5)
-    client.read_on()
     await client.update()
+    client.read_on()
     page = await open_status(open_page, relay)
     await expect(tile(page, "Clients")).to_have_text("1")
     await expect(tile(page, "Live streams")).to_have_text("2 of 2")

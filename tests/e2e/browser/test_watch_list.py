@@ -59,9 +59,9 @@ async def keep(page: Page, *symbols: str, is_open: bool = True) -> None:
 
 
 async def test_list_shows_prices_and_changes_and_loads_what_is_clicked_into_the_chart_in_use(
-    quick: Running, open_page: OpenPage
+    relay: Running, open_page: OpenPage
 ) -> None:
-    page = await open_page(f"{quick.url}/#BTCUSDT@5m,SOLUSDT@1h")
+    page = await open_page(f"{relay.url}/#BTCUSDT@5m,SOLUSDT@1h")
     await loaded(page, 2)
     await keep(page, "BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT")
     await loaded(page, 2)
@@ -69,8 +69,7 @@ async def test_list_shows_prices_and_changes_and_loads_what_is_clicked_into_the_
     await expect(rows(page).nth(0)).to_contain_text(re.compile(r"BTCUSDT\d{1,3},\d{3}\.\d\d"))
     await expect(rows(page).nth(2)).to_contain_text(re.compile(r"EUR/USD\d\.\d{5}"))
     await expect(rows(page).nth(2).locator(".board-row")).to_have_attribute("title", "EUR / USD · twelve_data")
-    change = await rows(page).nth(0).locator("[data-side]").inner_text()
-    side = await rows(page).nth(0).locator("[data-side]").get_attribute("data-side")
+    change, side = await rows(page).nth(0).locator("[data-side]").evaluate("(one) => [one.innerText, one.dataset.side]")
     assert side == ("up" if change.startswith("+") else "down")
     shown = await rows(page).nth(1).locator(".number").first.inner_text()
     await expect(rows(page).nth(1).locator(".number").first).not_to_have_text(shown)
@@ -105,7 +104,7 @@ async def test_list_asks_for_each_symbol_once_and_for_nothing_while_it_is_not_se
     both = ["BTCUSDT@15m", "ETHUSDT@15m", "EUR/USD@15m"]
     assert await page.evaluate("relayCharts.streams") == charts
     history: list[str] = []
-    page.on("request", lambda request: history.append(request.url))
+    page.on("request", lambda request: history.append(request.url) if "/history" in request.url else None)
     await page.keyboard.press("w")
     await expect(rows(page)).to_have_text([re.compile("%")] * 3)
     assert await page.evaluate("relayCharts.streams") == both
