@@ -18,7 +18,7 @@ class OwnTimeLoop(SpedUpLoop):
     """Time jumps to what is due next, for the whole process, as long as the loop is not closed."""
 
     def __init__(self) -> None:
-        now = SpedUpTime(time.time(), busy_s=BUSY_S)
+        now = SpedUpTime(time.time(), busy_s=BUSY_S, held_up_s=BUSY_S)
         super().__init__(now)
         self._installed = ExitStack()
         self._installed.enter_context(installed(now))
