@@ -14,7 +14,7 @@ Ts = TypeVarTuple("Ts")
 P = ParamSpec("P")
 
 BUSY_S = 1.0
-"""So much of the processor the loop may use before time passes by itself: nothing that never waits stops it for ever."""
+"""So much of the processor the loop may use before time passes by itself: who never waits does not stop it."""
 HELD_UP_S = 60.0
 """So long it may not be idle by the clock: nothing does that blocks it, or hangs in a thread."""
 _THREAD_WAIT_S = 0.05

@@ -1071,7 +1071,10 @@ async def test_relay_with_unruly_plugins_shuts_down_in_time(unruly: Running) -> 
 async def test_rubbish_is_counted_and_the_good_updates_of_that_provider_arrive(unruly: Running) -> None:
     client = await unruly.connect()
     await client.subscribe("rubbish:X@1m")
-    closes = {(await client.update(symbol="rubbish:X"))["candle"]["close"] for _ in range(4)}
+    closes: set[float] = set()
+    # Of several that wait to be sent only the newest is.
+    while len(closes) < 2:
+        closes.add((await client.update(symbol="rubbish:X"))["candle"]["close"])
     assert closes == {2.0, 2.5}
     status = (await unruly.get("status")).body
     (found,) = [provider for provider in status["providers"] if provider["name"] == "rubbish"]
