@@ -164,8 +164,9 @@ class LoopMonitor:
             frame = sys._current_frames().get(self._thread_id)
             place = None if frame is None else place_of(frame, self._owner_of)
             if place is not None:
-                self._is_noticed = True
                 self._note(place)
+                # Last: a beat that comes meanwhile measures what is noted, and forgets it.
+                self._is_noticed = True
 
     def _note(self, place: CodePlace) -> None:
         self._noticed = [self._blocks[name] for name in names_of(place.owner) if name in self._blocks]
