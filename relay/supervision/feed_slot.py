@@ -130,11 +130,16 @@ class FeedSlot:
         self._tell_loss([supervised])
 
     def remove(self, key: StreamKey) -> None:
-        """Carry a stream no longer. Whoever removes the last one cancels `task`."""
+        """Carry a stream no longer. Whoever removes the last one cancels `task`.
+
+        No feed finds its watchlist empty, as a plugin that only waits between updates would go round for ever then,
+        and nobody else's turn would come.
+        """
         del self._supervised[key]
         self._retried_at.pop(key, None)
-        for feed in self._feeds:
-            feed.remove(key)
+        if not self.is_empty:
+            for feed in self._feeds:
+                feed.remove(key)
 
     def renew(self) -> None:
         """Replace the feed by one with the settings of now, or open that at once if the next one is waited for."""

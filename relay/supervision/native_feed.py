@@ -93,10 +93,11 @@ class NativeFeed:
     def let_go(self, key: StreamKey) -> None:
         """Follow a stream no longer; the connection ends with the last one."""
         self._forget(key)
-        if self._watchlist is not None:
-            self._watchlist.remove(key)
         if not self._wanted:
+            # Its watchlist is never empty: a plugin could go round for ever then, and nobody else's turn would come.
             self._stop()
+        elif self._watchlist is not None:
+            self._watchlist.remove(key)
 
     def _forget(self, key: StreamKey) -> None:
         for known in (self._wanted, self._heard, self._silent):
@@ -169,6 +170,9 @@ class NativeFeed:
         try:
             async with aclosing(self._provider.native_stream(watchlist)) as updates:
                 async for key, content in updates:
+                    if self._watchlist is not watchlist:
+                        # It is being ended.
+                        continue
                     self._heard[key] = NativeNews(content, now())
                     self._backoff.reset()
                     self._is_wished.clear()

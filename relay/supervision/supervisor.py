@@ -382,13 +382,15 @@ class Supervisor:
             self.provider.outage.on_end.remove(self._hurry)
         for handle in self._lingering.values():
             handle.cancel()
-        tasks = [*(slot.task for slot in self._slots), *self._ending]
+        running = [slot.task for slot in self._slots]
+        if self._ticker is not None:
+            running.append(self._ticker)
+        for task in running:
+            task.cancel()
+        # Those that were cancelled before must not be again: it would cut short how they end their feeds.
+        tasks = [*running, *self._ending]
         for feed in self._derived.values():
             tasks += feed.close()
-        if self._ticker is not None:
-            tasks.append(self._ticker)
-        for task in tasks:
-            task.cancel()
         parts = (
             self.backfill.close(),
             self.candles_again.close(),

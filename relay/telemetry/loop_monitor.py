@@ -54,14 +54,33 @@ class Blocks:
         return {"count": self.count, "longest_s": round(self.longest_s, 2), "last": last}
 
 
+def waits_for_processor(thread: int) -> Callable[[], float]:
+    """Return how to read the seconds that a thread waited for a processor; always 0 where the system does not say.
+
+    `thread` is its native id.
+    """
+    path = f"/proc/self/task/{thread}/schedstat"
+
+    def waited_s() -> float:
+        try:
+            with open(path, "rb") as file:
+                return int(file.read().split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
+
+    return waited_s
+
+
 class LoopMonitor:
     """Watches the running loop while it is entered; nothing is added to what the loop does but a beat now and then.
 
     `lateness` are the delays of its beats. `longest_blocked_s` is the longest time that nothing else could run by the
     loop's own doing: told by a thread that ticks beside it and by the CPU time that the loop used, so that a pause of
-    the whole process, as on a machine with too much to do, counts little. A loop that does not beat for `blocked_s` is
-    blocked: `owner_of` names whom a file belongs to, and what is noticed of an owner is counted in `blocks`, if it is
-    there.
+    the whole process counts little. A loop that does not beat for `blocked_s` is blocked: `owner_of` names whom a file
+    belongs to, and what is noticed of an owner is counted in `blocks`, if it is there.
+
+    On a machine with too much to do the loop's thread waits while other programs run; nobody's code blocks it then.
+    `processor_waits` returns, for a thread, how to read the seconds that it waited so.
     """
 
     def __init__(
@@ -73,6 +92,7 @@ class LoopMonitor:
         tick_s: float = BEAT_S,
         blocked_s: float = BLOCKED_S,
         wall: Callable[[], float] = time.time,
+        processor_waits: Callable[[int], Callable[[], float]] = waits_for_processor,
     ) -> None:
         self.lateness = Histogram(LAG_BOUNDS_S)
         self.longest_blocked_s = 0.0
@@ -81,10 +101,11 @@ class LoopMonitor:
         self._blocks = blocks
         self._owner_of = owner_of
         self._wall = wall
+        self._processor_waits = processor_waits
         self._told: set[CodePlace] = set()
         self._noticed: list[Blocks] = []
         self._is_noticed = False
-        self._ticks = self._ticks_seen = 0
+        self._ticked_s = self._ticked_seen_s = 0.0
         self._beats = 0
         self._beaten_at = self._used_s = 0.0
         self._ended = threading.Event()
@@ -97,6 +118,7 @@ class LoopMonitor:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
+        self._waited_s = self._processor_waits(threading.get_native_id())
         self._plan(time.monotonic(), time.thread_time())
         self._thread = threading.Thread(target=self._watch, name="loop monitor", daemon=True)
         self._thread.start()
@@ -109,7 +131,7 @@ class LoopMonitor:
         self._thread.join()
 
     def _plan(self, now: float, used_s: float) -> None:
-        self._beaten_at, self._used_s, self._ticks_seen = now, used_s, self._ticks
+        self._beaten_at, self._used_s, self._ticked_seen_s = now, used_s, self._ticked_s
         self._handle = self._loop.call_later(self._beat_s, self._beat)
 
     def _beat(self) -> None:
@@ -117,7 +139,7 @@ class LoopMonitor:
         late_s = max(0.0, now - self._beaten_at - self._beat_s)
         self.lateness.observe(late_s)
         self._recent.append(late_s)
-        by_ticks_s, by_cpu_s = (self._ticks - self._ticks_seen) * self._tick_s, used_s - self._used_s
+        by_ticks_s, by_cpu_s = self._ticked_s - self._ticked_seen_s, used_s - self._used_s
         self.longest_blocked_s = max(self.longest_blocked_s, max(by_ticks_s, by_cpu_s) - self._beat_s)
         for blocks in self._noticed:
             blocks.longest_s = max(blocks.longest_s, late_s)
@@ -130,18 +152,21 @@ class LoopMonitor:
 
     def _watch(self) -> None:
         # By how often this thread woke, not by a clock: a pause of the whole process is nobody's doing.
-        beats, missed = self._beats, 0
+        beats, missed_s, waited_s = self._beats, 0.0, self._waited_s()
         while not self._ended.wait(self._tick_s):
-            self._ticks += 1
-            missed = missed + 1 if beats == self._beats else 0
+            before_s, waited_s = waited_s, self._waited_s()
+            ticked_s = min(max(self._tick_s - (waited_s - before_s), 0.0), self._tick_s)
+            self._ticked_s += ticked_s
+            missed_s = missed_s + ticked_s if beats == self._beats else 0.0
             beats = self._beats
-            if missed * self._tick_s < self._blocked_s or self._is_noticed:
+            if missed_s < self._blocked_s or self._is_noticed:
                 continue
             frame = sys._current_frames().get(self._thread_id)
             place = None if frame is None else place_of(frame, self._owner_of)
             if place is not None:
-                self._is_noticed = True
                 self._note(place)
+                # Last: a beat that comes meanwhile measures what is noted, and forgets it.
+                self._is_noticed = True
 
     def _note(self, place: CodePlace) -> None:
         self._noticed = [self._blocks[name] for name in names_of(place.owner) if name in self._blocks]

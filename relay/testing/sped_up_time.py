@@ -14,22 +14,42 @@ Ts = TypeVarTuple("Ts")
 P = ParamSpec("P")
 
 BUSY_S = 1.0
-"""So long the loop may work before time passes by itself: nothing that never waits stops it for ever."""
+"""So much of the processor the loop may use before time passes by itself: who never waits does not stop it."""
+HELD_UP_S = 60.0
+"""So long it may not be idle by the clock: nothing does that blocks it, or hangs in a thread."""
 _THREAD_WAIT_S = 0.05
 
 
 class SpedUpTime:
-    """What time it is: `start`, and all that was jumped over since; and how long the loop worked beyond `busy_s`."""
+    """What time it is: `start`, all that was jumped over since, and what the loop worked beyond its limits.
 
-    def __init__(self, start: float, *, busy_s: float = BUSY_S) -> None:
+    `busy_s` is a limit for the time of the processor, which a machine with too much to do does not use up; `held_up_s`
+    for that of the machine. `real` and `used` tell them.
+    """
+
+    def __init__(
+        self,
+        start: float,
+        *,
+        busy_s: float = BUSY_S,
+        held_up_s: float = HELD_UP_S,
+        real: Callable[[], float] = time.perf_counter,
+        used: Callable[[], float] = time.process_time,
+    ) -> None:
         self._start = start
-        self._busy_s = busy_s
+        self._busy_s, self._held_up_s = busy_s, held_up_s
+        self._real, self._used = real, used
         self._passed_s = 0.0
-        self._idle_at = time.perf_counter()
+        self._idle_at, self._idle_used_s = real(), used()
 
     def passed_s(self) -> float:
         """Return the seconds since the start."""
-        return self._passed_s + max(0.0, time.perf_counter() - self._idle_at - self._busy_s)
+        real_s = self._real() - self._idle_at
+        # Asking for the time of the processor takes longer than all else here.
+        if real_s <= min(self._busy_s, self._held_up_s):
+            return self._passed_s
+        used_s = self._used() - self._idle_used_s
+        return self._passed_s + max(0.0, used_s - self._busy_s, real_s - self._held_up_s)
 
     def wall(self) -> float:
         """Return Unix seconds."""
@@ -42,7 +62,7 @@ class SpedUpTime:
     def jump(self, seconds: float) -> None:
         """Let so many seconds pass: nothing is left to do before."""
         self._passed_s = self.passed_s() + seconds
-        self._idle_at = time.perf_counter()
+        self._idle_at, self._idle_used_s = self._real(), self._used()
 
 
 class _JumpingSelector(selectors.DefaultSelector):

@@ -16,6 +16,7 @@ from relay.history.provider_calls import ProviderCall
 from relay.history.requests import CandleSource, PageRequest
 from relay.protocol.client_requests import SubscribeOptions
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.running_relay import Reader, Running, WsClient
 from tests.support.sandbox import Sandbox
 from tests.support.transports import Transport
@@ -285,8 +286,7 @@ async def test_pasts_that_come_from_several_providers_at_once_wait_for_the_reade
     client = await relay.connect()
     names = [f"{source.name}:X@1s" for source in sources]
     await client.ask("subscribe", streams=names, since=int(time.time()) - 13_000)
-    await asyncio.sleep(1.0)
-    assert all(source.asked for source in sources)
+    await eventually(lambda: all(source.asked for source in sources))
     gives.set()
     # It reads on only when all have come.
     await asyncio.sleep(3.0)

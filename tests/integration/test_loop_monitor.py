@@ -1,6 +1,7 @@
 """A blocked loop is noticed from outside and laid at the door of the plugin that blocks it."""
 
 import asyncio
+import itertools
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from providers.binance import BinanceProvider
 from providers.twelve_data import TwelveDataProvider
 from relay.app import PROVIDERS
 from relay.plugins.discovery import import_named
-from relay.telemetry.loop_monitor import Blocks, CodePlace, LoopMonitor, names_of, owners, place_of
+from relay.telemetry.loop_monitor import Blocks, CodePlace, LoopMonitor, names_of, owners, place_of, waits_for_processor
 from tests.conftest import StartRelay
 from tests.integration.test_plugins import path_of
 from tests.support.conditions import eventually
@@ -138,8 +139,35 @@ def test_time_in_which_the_process_stood_still_blames_nobody(wakes: int, count: 
     woken = iter([False] * wakes + [True])
     watch._ended = SimpleNamespace(wait=lambda _: next(woken))
     watch._thread_id = threading.get_ident()
+    watch._waited_s = lambda: 0.0
     watch._watch()
     assert blocks.count == count
+
+
+@pytest.mark.parametrize(("waits_s", "count"), [(0.0, 1), (0.2, 0)])
+async def test_time_in_which_other_programs_had_the_processor_blames_nobody(waits_s: float, count: int) -> None:
+    blocks = Blocks()
+    waited_s = itertools.count(50.0, waits_s)
+    watch: Any = LoopMonitor(
+        lambda file: "test" if file == __file__ else None,
+        {"test": blocks},
+        processor_waits=lambda thread: lambda: next(waited_s),
+    )
+    woken = iter([False] * 12 + [True])
+    watch._ended = SimpleNamespace(wait=lambda _: next(woken), set=lambda: None)
+    async with watch:
+        watch._thread.join()
+        watch._beat()
+    assert blocks.count == count
+    # Twelve ticks and a beat of a quarter of a second; of each tick it waited for so long.
+    assert watch.longest_blocked_s == pytest.approx(12 * (0.25 - waits_s) - 0.25)
+
+
+def test_a_thread_that_sleeps_waits_for_no_processor_and_one_that_nobody_knows_neither() -> None:
+    waited_s = waits_for_processor(threading.get_native_id())
+    before = waited_s()
+    assert 0.0 <= before <= waited_s()
+    assert waits_for_processor(2**31 - 1)() == 0.0
 
 
 async def test_blocked_time_is_counted_by_ticks_and_cpu_and_not_by_the_clock() -> None:
@@ -151,7 +179,7 @@ async def test_blocked_time_is_counted_by_ticks_and_cpu_and_not_by_the_clock() -
         time.sleep(0.3)  # noqa: ASYNC251
         await eventually(lambda: monitor.longest_recent_s > 0.2)
         assert monitor.longest_blocked_s < 0.1
-        monitor._ticks += 100
+        monitor._ticked_s += 1.0
         await eventually(lambda: monitor.longest_blocked_s > 0.9)
 
 

@@ -86,7 +86,7 @@ def test_a_week_at_3600_times_the_speed_is_the_recorded_week_row_for_row() -> No
     assert not [one for one in told if one["type"] in ("gap", "error")]
     states = {one["status"] for one in told if one["type"] == "status"}
     assert states == {"connected", "connecting", "market_closed"}
-    # A week has 168 hours; what the machine stands still counts as well.
+    # A week has 168 hours.
     assert 168 <= passed[0] < 200
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import aiosqlite
+import pytest
 from aiohttp import web
 
 from tests.support.loopback_server import app_of, loopback_server
@@ -100,3 +101,8 @@ async def test_a_test_with_sockets_waits_for_nothing() -> None:
     began = time.perf_counter()
     await asyncio.sleep(86_400)
     assert time.perf_counter() - began < 3600
+
+
+async def test_no_program_is_raced_by_a_time_that_jumps() -> None:
+    with pytest.raises(RuntimeError, match="mark the test with `real_time`"):
+        await asyncio.create_subprocess_exec("true")

@@ -67,6 +67,8 @@ def as_json(message: object) -> Json:
             return {"type": "other"}
 
 
+# A program does not hear that time jumps.
+@pytest.mark.real_time
 async def test_all_clients_follow_a_split_of_a_rude_venue(
     relay_with: StartRelay, venue: SplittingVenue, start_client: StartClient
 ) -> None:

@@ -205,7 +205,7 @@ async def test_what_nobody_follows_any_more_is_let_go_of_with_its_parts(tmp_path
         await eventually(lambda: one.last is not None)
         one.rig.hub.leave(one.subscriber)
         await eventually(lambda: one.rig.hub.streams == {})
-        assert A not in one.plugin.feeds[-1].watchlist
+        await eventually(lambda: one.plugin.feeds[-1].has_ended)
 
 
 async def test_a_past_that_is_another_one_is_asked_for_anew(tmp_path: Path) -> None:

@@ -442,3 +442,20 @@ async def test_a_feed_that_reports_no_answers_is_not_asked_again_for_a_quiet_str
         for second in range(60):
             slot.check_silence(rig.hands.now + second)
         assert plugin.feeds[0].watchlist.version == version
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_supervisor_that_is_closed_just_after_a_last_stream_left_waits_for_the_end_of_its_feed(
+    tmp_path: Path, turns: int
+) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        supervisor = rig.supervisor()
+        stream = rig.hub.stream(rig.provider.name, A, A.symbol, supervisor)
+        supervisor.wanted(stream)
+        await make_live(plugin, stream)
+        supervisor.unwanted(stream)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await supervisor.close()
+        assert plugin.feeds[0].has_ended
