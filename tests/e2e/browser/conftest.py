@@ -19,6 +19,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, Response, async_playwright, expect
 
 from tests.e2e.browser.chromium import chromium, launch
+from tests.support.sandbox import Sandbox
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -79,6 +80,20 @@ class Watch:
     def _on_response(self, response: Response) -> None:
         if response.status >= 400 and not self._is_away:
             self.faults.append(f"{response.url} answered {response.status}")
+
+
+@pytest.fixture
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """Both stand-ins, with two events a second: a chart that is drawn more often takes the time of other tests."""
+    async with Sandbox(pace_s=0.5, forex_always_open=True, extra_symbols=getattr(request, "param", 0)) as running:
+        yield running
+
+
+@pytest.fixture
+async def fast() -> AsyncIterator[Sandbox]:
+    """Stand-ins that live four times as fast, with ten events a second."""
+    async with Sandbox(speed=4, pace_s=0.1, forex_always_open=True) as running:
+        yield running
 
 
 @pytest.fixture
