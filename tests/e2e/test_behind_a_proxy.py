@@ -21,6 +21,7 @@ from tests.support import slow_machine
 from tests.support.authority import Authority
 from tests.support.proxies import Visitor, check_everything, examples, proxy, replaced
 from tests.support.running_relay import PREFIX, Closed, Running
+from tests.support.sandbox import Sandbox
 from tests.support.tools import tool
 
 pytestmark = pytest.mark.timeout(300)
@@ -69,9 +70,14 @@ def behind(tmp_path: Path, authority: Authority, request: pytest.FixtureRequest)
 @pytest.mark.parametrize("is_below", [False, True], ids=["top", "below"])
 @pytest.mark.parametrize("by", ["nginx", "caddy"])
 async def test_the_example_of_the_guide_serves_everything(
-    relay_with: StartRelay, behind: Behind, by: str, is_below: bool, caplog: pytest.LogCaptureFixture
+    relay_with: StartRelay,
+    fast: Sandbox,
+    behind: Behind,
+    by: str,
+    is_below: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    relay = await relay_with(trusted_proxies=TRUSTED)
+    relay = await relay_with(sandbox=fast, trusted_proxies=TRUSTED)
     async with behind(relay, by=by, is_below=is_below) as visitor:
         await check_everything(visitor, relay)
         if is_below:
@@ -290,8 +296,10 @@ async def test_a_path_that_is_not_taken_off_is_named(relay_with: StartRelay, beh
 OLD = {"    proxy_http_version 1.1;\n": "    proxy_http_version 1.0;\n"}
 
 
-async def test_buffering_compression_and_http_1_0_make_no_difference(relay_with: StartRelay, behind: Behind) -> None:
-    relay = await relay_with(trusted_proxies=TRUSTED)
+async def test_buffering_compression_and_http_1_0_make_no_difference(
+    relay_with: StartRelay, fast: Sandbox, behind: Behind
+) -> None:
+    relay = await relay_with(sandbox=fast, trusted_proxies=TRUSTED)
     settings = (
         {"server_name": "proxy_buffering off;\nserver_name"},
         {"server_name": "proxy_buffer_size 4k;\nproxy_buffers 4 4k;\nproxy_busy_buffers_size 4k;\nserver_name"},
@@ -334,7 +342,7 @@ async def test_pings_keep_a_silent_client_from_the_timeout_of_the_proxy(
     async with behind(relay, instead={"server_name": "proxy_read_timeout 6s;\nserver_name"}) as visitor:
         client = await visitor.connect()
         heard = asyncio.create_task(client.next())
-        await asyncio.wait({heard}, timeout=14)
+        await asyncio.wait({heard}, timeout=9)
         if ping_s < 6:
             assert not heard.done()
             await client.ask("ping", id=1)

@@ -1,4 +1,7 @@
-"""Harms the process when it is called first: the loop, with threads, with tasks of its own, with signals."""
+"""Harms the process when it is called first: the loop, with threads, with tasks of its own, with signals.
+
+`how` says in which ways, one after the other.
+"""
 
 import asyncio
 import signal
@@ -7,24 +10,7 @@ import time
 
 from relay import Instrument, ProviderInfo, Setting, hookimpl
 
-LOOP = ("stop_always", "exit_always", "task_always", "shut", "own_executor", "factory", "handler", "generators")
-HOW = (
-    "stop",
-    "exit",
-    "interrupt",
-    "threads",
-    "executor",
-    "task",
-    "signal",
-    "block",
-    "thread_always",
-    "close",
-    "term",
-    "raise_soon",
-    "raise_later",
-    "raise_in_task",
-    *LOOP,
-)
+BEGUN = []
 KEPT = []
 
 
@@ -34,6 +20,10 @@ async def leave(kind):
 
 def fail():
     raise ValueError("in a callback")
+
+
+def fail_later():
+    raise ValueError("in a timer")
 
 
 def drop(work):
@@ -75,71 +65,76 @@ def stop_always():
     loop.stop()
 
 
+async def harm(how):
+    loop = asyncio.get_running_loop()
+    match how:
+        case "stop":
+            KEPT.append(loop.stop())
+        case "exit":
+            KEPT.append(asyncio.create_task(leave(SystemExit)))
+        case "interrupt":
+            KEPT.append(asyncio.create_task(leave(KeyboardInterrupt)))
+        case "threads":
+            KEPT.extend(threading.Thread(target=threading.Event().wait) for _ in range(300))
+            for thread in KEPT:
+                thread.start()
+        case "executor":
+            KEPT.extend(loop.run_in_executor(None, time.sleep, 3600) for _ in range(64))
+        case "stop_always":
+            KEPT.append(loop.call_soon(stop_always))
+        case "exit_always":
+            KEPT.append(loop.call_soon(exit_always))
+        case "thread_always":
+            KEPT.append(loop.call_soon_threadsafe(thread_always))
+        case "task_always":
+            KEPT.append(asyncio.create_task(task_always()))
+        case "shut":
+            await loop.shutdown_default_executor()
+        case "own_executor":
+            loop.set_default_executor(None)
+        case "factory":
+            loop.set_task_factory(print)
+        case "handler":
+            loop.set_exception_handler(print)
+        case "generators":
+            await loop.shutdown_asyncgens()
+        case "close":
+            loop.close()
+        case "term":
+            loop.add_signal_handler(signal.SIGTERM, print)
+        case "signal":
+            KEPT.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))
+        case "raise_soon":
+            KEPT.append(loop.call_soon(fail))
+        case "raise_later":
+            KEPT.append(loop.call_later(0.05, fail_later))
+        case "raise_in_task":
+            drop(leave(ValueError))
+        case "block":
+            KEPT.append(loop.call_later(0.5, block))
+        case "task":
+            KEPT.append(asyncio.create_task(stay(), name="stays"))
+        case _:
+            raise ValueError(how)
+
+
 @hookimpl
 def relay_provider():
-    settings = (Setting("how", "choice", "stop", choices=HOW),)
-    return ProviderInfo("harms", 2, "Harms", ("demo",), ("1m",), settings=settings)
+    return ProviderInfo("harms", 2, "Harms", ("demo",), ("1m",), settings=(Setting("how", "list", ("stop",)),))
 
 
 @hookimpl
 async def relay_instruments(settings):
-    loop = asyncio.get_running_loop()
-    if not KEPT:
-        match settings["how"]:
-            case "stop":
-                KEPT.append(loop.stop())
-            case "exit":
-                KEPT.append(asyncio.create_task(leave(SystemExit)))
-            case "interrupt":
-                KEPT.append(asyncio.create_task(leave(KeyboardInterrupt)))
-            case "threads":
-                KEPT.extend(threading.Thread(target=threading.Event().wait) for _ in range(300))
-                for thread in KEPT:
-                    thread.start()
-            case "executor":
-                KEPT.extend(loop.run_in_executor(None, time.sleep, 3600) for _ in range(64))
-            case "stop_always":
-                KEPT.append(loop.call_soon(stop_always))
-            case "exit_always":
-                KEPT.append(loop.call_soon(exit_always))
-            case "thread_always":
-                KEPT.append(loop.call_soon_threadsafe(thread_always))
-            case "task_always":
-                KEPT.append(asyncio.create_task(task_always()))
-            case "shut":
-                KEPT.append("shut")
-                await loop.shutdown_default_executor()
-            case "own_executor":
-                KEPT.append("executor")
-                loop.set_default_executor(None)
-            case "factory":
-                KEPT.append("factory")
-                loop.set_task_factory(print)
-            case "handler":
-                KEPT.append("handler")
-                loop.set_exception_handler(print)
-            case "generators":
-                KEPT.append("generators")
-                await loop.shutdown_asyncgens()
-            case "close":
-                KEPT.append("close")
-                loop.close()
-            case "term":
-                KEPT.append("term")
-                loop.add_signal_handler(signal.SIGTERM, print)
-            case "signal":
-                KEPT.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))
-            case "raise_soon":
-                KEPT.append(loop.call_soon(fail))
-            case "raise_later":
-                KEPT.append(loop.call_later(0.05, fail))
-            case "raise_in_task":
-                KEPT.append("task")
-                drop(leave(ValueError))
-            case "block":
-                KEPT.append(loop.call_later(0.5, block))
-            case "task":
-                KEPT.append(asyncio.create_task(stay(), name="stays"))
+    if not BEGUN:
+        BEGUN.append(True)
+        refused = None
+        for how in settings["how"]:
+            try:
+                await harm(how)
+            except RuntimeError as error:
+                refused = error
+        if refused is not None:
+            raise refused
     await asyncio.sleep(0.1)
     return [Instrument("X", "demo", "X", "USD")]
 

@@ -1,18 +1,25 @@
-"""The pages in a real Chromium: one browser per test, watched for everything that a page must not do.
+"""The pages in a real Chromium: a profile per test, watched for everything that a page must not do.
 
 Relay and stand-ins are in the process of the test, whose timers wait through its pauses: a history that a busy machine
 holds up is no answer 504.
+
+All tests of a process share one browser: to start it and Playwright takes as long as a test. Both belong to an event
+loop, so the tests share that too; what a test leaves in it ends with the test, as elsewhere with the loop.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, Response, async_playwright, expect
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, Response, async_playwright, expect
 
 from tests.e2e.browser.chromium import chromium, launch
+from tests.support.sandbox import Sandbox
 
 OpenPage = Callable[..., Awaitable[Page]]
 
@@ -76,9 +83,67 @@ class Watch:
 
 
 @pytest.fixture
-async def browser(request: pytest.FixtureRequest) -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright, launch(playwright, chromium(request.config)) as browser:
-        yield browser
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """Both stand-ins, with two events a second: a chart that is drawn more often takes the time of other tests."""
+    async with Sandbox(pace_s=0.5, forex_always_open=True, extra_symbols=getattr(request, "param", 0)) as running:
+        yield running
+
+
+@pytest.fixture
+async def fast() -> AsyncIterator[Sandbox]:
+    """Stand-ins that live four times as fast, with ten events a second."""
+    async with Sandbox(speed=4, pace_s=0.1, forex_always_open=True) as running:
+        yield running
+
+
+@pytest.fixture
+def _function_scoped_runner(_session_scoped_runner: asyncio.Runner) -> Iterator[asyncio.Runner]:
+    """Run the tests of this directory in one loop; the name is pytest-asyncio's own.
+
+    It has no public way to choose the loop of fixtures that other tests have a loop of their own for.
+    """
+    loop = _session_scoped_runner.get_loop()
+    before = asyncio.all_tasks(loop)
+    yield _session_scoped_runner
+    _session_scoped_runner.run(_end(before))
+
+
+async def _end(before: set[asyncio.Task[Any]]) -> None:
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+class Chromium:
+    """The browser of this process; another one where it is gone."""
+
+    def __init__(self, path: str, playwright: Playwright, stack: AsyncExitStack) -> None:
+        self._path = path
+        self._playwright = playwright
+        self._stack = stack
+        self._browser: Browser | None = None
+
+    async def get(self) -> Browser:
+        if self._browser is None or not self._browser.is_connected():
+            self._browser = await self._stack.enter_async_context(launch(self._playwright, self._path))
+        return self._browser
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def _chromium(pytestconfig: pytest.Config) -> AsyncIterator[Chromium]:
+    path = chromium(pytestconfig)
+    async with async_playwright() as playwright, AsyncExitStack() as stack:
+        yield Chromium(path, playwright, stack)
+
+
+@pytest.fixture
+async def browser(_chromium: Chromium) -> AsyncIterator[Browser]:
+    """The browser; the profiles that a test makes in it end with the test."""
+    browser = await _chromium.get()
+    yield browser
+    for context in browser.contexts:
+        await context.close()
 
 
 @pytest.fixture

@@ -45,8 +45,7 @@ async def test_chart_page_has_no_serious_fault(relay: Running, open_page: OpenPa
     assert await faults(page) == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 async def test_watch_list_has_no_serious_fault(relay: Running, open_page: OpenPage, scheme: str, width: int) -> None:
     page = await open_page(
         f"{relay.url}/#BTCUSDT@1m,NOPE@1h", color_scheme=scheme, viewport={"width": width, "height": 800}

@@ -1,6 +1,5 @@
 """The watch list: what a reader sees in it and does with it, and what it asks the relay for."""
 
-import json
 import re
 from typing import Any
 
@@ -9,13 +8,13 @@ import pytest
 from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 from tests.conftest import StartRelay
-from tests.e2e.browser.charts import loaded, until
+from tests.e2e.browser.charts import loaded, open_with_list, until
 from tests.e2e.browser.conftest import OpenPage, Watch
 from tests.support.running_relay import Running
 
 Json = dict[str, Any]
 
-PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+PHONE: Json = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
 
 class Line:
@@ -51,19 +50,12 @@ async def names(page: Page) -> list[str]:
     return await page.locator("#board li .name").all_inner_texts()
 
 
-async def keep(page: Page, *symbols: str, is_open: bool = True) -> None:
-    """Have the browser remember a list, and load the page anew."""
-    kept = json.dumps({"symbols": symbols, "isOpen": is_open})
-    await page.evaluate("(kept) => localStorage.setItem('relay-watch-list', kept)", kept)
-    await page.reload()
-
-
 async def test_list_shows_prices_and_changes_and_loads_what_is_clicked_into_the_chart_in_use(
     relay: Running, open_page: OpenPage
 ) -> None:
-    page = await open_page(f"{relay.url}/#BTCUSDT@5m,SOLUSDT@1h")
-    await loaded(page, 2)
-    await keep(page, "BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT")
+    page = await open_with_list(
+        open_page, f"{relay.url}/#BTCUSDT@5m,SOLUSDT@1h", "BTCUSDT", "ETHUSDT", "EUR/USD", "SOLUSDT"
+    )
     await loaded(page, 2)
     await expect(rows(page)).to_have_text([re.compile(r"\d[\d,]*\.\d+[+−]\d+\.\d\d% in 24 hours")] * 4)
     await expect(rows(page).nth(0)).to_contain_text(re.compile(r"BTCUSDT\d{1,3},\d{3}\.\d\d"))
@@ -92,12 +84,10 @@ async def test_list_shows_prices_and_changes_and_loads_what_is_clicked_into_the_
 async def test_list_asks_for_each_symbol_once_and_for_nothing_while_it_is_not_seen(
     relay: Running, open_page: OpenPage
 ) -> None:
-    page = await open_page("about:blank")
     line = Line()
-    await line.attach(page)
-    await page.goto(f"{relay.url}/#BTCUSDT@15m")
-    await loaded(page)
-    await keep(page, "BTCUSDT", "ETHUSDT", "EUR/USD", is_open=False)
+    page = await open_with_list(
+        open_page, f"{relay.url}/#BTCUSDT@15m", "BTCUSDT", "ETHUSDT", "EUR/USD", is_open=False, before=line.attach
+    )
     await loaded(page)
     line.asked.clear()
     charts = ["BTCUSDT@15m"]
@@ -185,9 +175,7 @@ async def test_list_begins_with_what_is_on_screen_and_goes_its_own_way(relay: Ru
 
 
 async def test_pointer_adds_orders_and_shortens_the_list(relay: Running, open_page: OpenPage) -> None:
-    page = await open_page(f"{relay.url}/#EUR/USD@5m")
-    await loaded(page)
-    await keep(page, "BTCUSDT", "ETHUSDT", "SOLUSDT")
+    page = await open_with_list(open_page, f"{relay.url}/#EUR/USD@5m", "BTCUSDT", "ETHUSDT", "SOLUSDT")
     await loaded(page)
     await page.get_by_role("button", name="Add EUR/USD").click()
     assert await names(page) == ["BTCUSDT", "ETHUSDT", "SOLUSDT", "EUR/USD"]
@@ -217,9 +205,7 @@ async def test_pointer_adds_orders_and_shortens_the_list(relay: Running, open_pa
 
 
 async def test_list_is_bounded_and_says_so(relay: Running, open_page: OpenPage) -> None:
-    page = await open_page(f"{relay.url}/#BTCUSDT@1m")
-    await loaded(page)
-    await keep(page, *(f"NOPE{number}" for number in range(50)))
+    page = await open_with_list(open_page, f"{relay.url}/#BTCUSDT@1m", *(f"NOPE{number}" for number in range(50)))
     await loaded(page)
     await page.keyboard.press("a")
     await expect(page.locator("#board [role=status]")).to_have_text("No room for BTCUSDT: remove another symbol first.")
@@ -235,9 +221,7 @@ async def test_charts_have_their_streams_before_the_list_where_a_client_may_have
     relay_with: StartRelay, open_page: OpenPage
 ) -> None:
     relay = await relay_with(max_streams_per_client=5)
-    page = await open_page(f"{relay.url}/#BTCUSDT@1m")
-    await loaded(page)
-    await keep(page, "ADAUSDT", "XRPUSDT", "DOGEUSDT", "BNBUSDT")
+    page = await open_with_list(open_page, f"{relay.url}/#BTCUSDT@1m", "ADAUSDT", "XRPUSDT", "DOGEUSDT", "BNBUSDT")
     await expect(rows(page)).to_have_text([re.compile("%")] * 4)
     await page.keyboard.press("4")
     await loaded(page, 4)
@@ -252,12 +236,8 @@ async def test_charts_have_their_streams_before_the_list_where_a_client_may_have
 
 
 async def test_what_is_not_live_is_dimmed_and_says_why(relay: Running, open_page: OpenPage, watch: Watch) -> None:
-    page = await open_page("about:blank")
     line = Line()
-    await line.attach(page)
-    await page.goto(f"{relay.url}/#BTCUSDT@1m")
-    await loaded(page)
-    await keep(page, "ETHUSDT", "NOPE")
+    page = await open_with_list(open_page, f"{relay.url}/#BTCUSDT@1m", "ETHUSDT", "NOPE", before=line.attach)
     await expect(rows(page).first).to_contain_text("% in 24 hours")
     live = await rows(page).first.locator(".number").last.evaluate("(one) => getComputedStyle(one).color")
     for status, word in (("stale", "Stale"), ("market_closed", "Market closed"), ("reconnecting", "Reconnecting")):
@@ -295,9 +275,14 @@ async def test_phone_has_the_list_as_a_drawer_that_closes_over_what_was_tapped(
     relay: Running, open_page: OpenPage, is_on_its_side: bool
 ) -> None:
     width, height = (844, 390) if is_on_its_side else (390, 844)
-    page = await open_page(f"{relay.url}/#BTCUSDT@5m", **{**PHONE, "viewport": {"width": width, "height": height}})
-    await loaded(page)
-    await keep(page, *(f"NOPE{number}" for number in range(20)), "ETHUSDT", "BTCUSDT")
+    page = await open_with_list(
+        open_page,
+        f"{relay.url}/#BTCUSDT@5m",
+        *(f"NOPE{number}" for number in range(20)),
+        "ETHUSDT",
+        "BTCUSDT",
+        **{**PHONE, "viewport": {"width": width, "height": height}},
+    )
     await loaded(page)
     drawer = page.get_by_role("dialog", name="Watch list")
     await expect(drawer).to_be_hidden()
