@@ -371,9 +371,13 @@ async def start_relay(
     clock: Clock | None = None,
     limits: RelayLimits = RELAY_LIMITS,
     with_stand_ins: bool = True,
+    installed: bool = False,
     **settings: Any,
 ) -> Running:
-    """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself."""
+    """Start a relay with the stand-ins as its upstreams, on a free port unless `port` is given; close it yourself.
+
+    Plugins of installed packages are left out if not `installed`: to look for them reads a file of each package.
+    """
     given = settings_of(sandbox, tables) if with_stand_ins else tables or {}
     app = build_app(
         config_of(given, **settings),
@@ -381,6 +385,7 @@ async def start_relay(
         [one for one in builtin if one != FUTURES or "binance_usdm" in given],
         clock,
         limits=limits,
+        installed=installed,
     )
     return await run_app(app)
 

@@ -14,8 +14,9 @@ _KEPT_PARTS = 20_000
 """So many stretches are kept: an exchange and whoever judges what became of its answers ask for the same ones."""
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=160)
 def _walk(seed: int | str, forex_always_open: bool, pair: Pair) -> Walk:
+    """Give the one walk of all that have this in common: more than the pairs of two sandboxes and their extra ones."""
     return Walk()
 
 
@@ -67,8 +68,9 @@ class StagedMarket(Market):
         self._hidden[symbol].sort()
 
     def walk(self, pair: Pair) -> Walk:
-        """Go on where another market with the same pair has come to."""
-        return _walk(self.seed, self.forex_always_open, pair)
+        """Go on where another market with the same pair has come to, whatever its status is."""
+        always_open = self.forex_always_open and pair.session != "always"
+        return _walk(self.seed, always_open, pair._replace(status="TRADING"))
 
     def spans(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
         """Give the parts of a stretch that are not hidden."""
