@@ -249,12 +249,7 @@ OVERRIDDEN = {
 }
 """Names of aiohttp that it does not promise, and that have no meaning elsewhere."""
 SEAM_MODULES = {"relay/network/aiohttp_client_seams.py", "relay/web/aiohttp_seams.py"}
-SEAM_CLASSES = {
-    node.name
-    for path in SEAM_MODULES
-    for node in tree(ROOT / path).body
-    if isinstance(node, ast.ClassDef)
-}
+SEAM_CLASSES = {node.name for path in SEAM_MODULES for node in tree(ROOT / path).body if isinstance(node, ast.ClassDef)}
 
 
 def test_nothing_else_leans_on_what_other_libraries_do_not_promise() -> None:
