@@ -380,7 +380,7 @@ class Sparing(Changed):
 
 async def test_an_answer_that_would_take_too_many_calls_says_that_it_is_not_complete(relay_with: StartRelay) -> None:
     relay = await relay_with(builtin=(Sparing(), TwelveDataProvider))
-    query: dict[str, Any] = {"start_time": START, "end_time": START + 60 * 299, "limit": 300}
+    query: dict[str, Any] = {"start_time": START, "end_time": START + 60 * 599, "limit": 600}
     status, _, body = await raw(relay, **query)
     answer = orjson.loads(body)
     assert (status, len(answer["candles"]), answer["complete"]) == (200, MAX_CALLS + 3, False)
@@ -391,7 +391,7 @@ async def test_an_answer_that_would_take_too_many_calls_says_that_it_is_not_comp
     # The command goes on where such an answer ends.
     async with RelayClient(relay.url) as client:
         found = [page async for page in pages(client, "BTCUSDT", "1m", start=START, end=query["end_time"], limit=None)]
-    assert [candle.time for page in found for candle in page.candles] == [START + 60 * n for n in range(300)]
+    assert [candle.time for page in found for candle in page.candles] == [START + 60 * n for n in range(600)]
 
 
 async def test_a_row_that_cannot_be_read_ends_no_download(relay_with: StartRelay) -> None:
