@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from hypothesis import HealthCheck, settings
 
+from relay.server.run import COLLECTOR_THRESHOLDS
 from relay.streams import fanout, group_write
 from relay.web import idle_connections
 from tests.support.examples import FEW, load_examples
@@ -89,12 +90,16 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for garbage neither while tests are collected nor later among them: they stay to the end."""
+    """Look for garbage neither while tests are collected nor later among them: they stay to the end.
+
+    Among what tests make it is looked for as seldom as in a relay.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
         gc.enable()
 
 

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from hashlib import blake2b
 from random import Random
+from typing import TypeAlias
 
 from providers.sandbox.apportionment import bridge_peak, normal
 from providers.sandbox.intervals import end_time, open_time
@@ -21,6 +22,10 @@ _EXPLICIT_TRADES = 600
 _SECOND_LEVEL = 3
 _CACHE_SPLITS = 1_500
 _CACHE_TRADES = 2_500
+
+
+Splits: TypeAlias = OrderedDict[tuple[str, int, Part], tuple[Part, ...]]
+Tapes: TypeAlias = OrderedDict[tuple[str, int, Part], Tape]
 
 
 class UnknownSymbol(LookupError):
@@ -47,8 +52,8 @@ class Market:
         self.crypto: dict[str, Pair] = crypto_pairs(extra_symbols)
         self.forex: dict[str, Pair] = forex_pairs()
         self._walks: dict[str, Walk] = {}
-        self._splits: OrderedDict[tuple[str, int, int], tuple[Part, ...]] = OrderedDict()
-        self._tapes: OrderedDict[tuple[str, int, int], Tape] = OrderedDict()
+        self._splits: Splits = OrderedDict()
+        self._tapes: Tapes = OrderedDict()
 
     def pair(self, symbol: str) -> Pair:
         """Find a pair by its symbol; raises `UnknownSymbol`."""
@@ -227,7 +232,7 @@ class Market:
         return Random(int.from_bytes(digest, "big"))
 
     def _children(self, pair: Pair, level: int, part: Part) -> tuple[Part, ...]:
-        key = (pair.symbol, level, part.start)
+        key = (pair.symbol, level, part)
         children = self._splits.get(key)
         if children is None:
             dice = self._dice(pair.symbol, level + 1, part.start)
@@ -240,7 +245,7 @@ class Market:
         return children
 
     def _tape(self, pair: Pair, level: int, part: Part) -> Tape:
-        key = (pair.symbol, level, part.start)
+        key = (pair.symbol, level, part)
         tape = self._tapes.get(key)
         if tape is None:
             tape = Tape(part, self._dice(pair.symbol, level + 10, part.start))

@@ -1,6 +1,6 @@
 """Spans of open times: what is known completely of a stream; pure."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -33,6 +33,20 @@ def clip_spans(spans: Iterable[Span], start: int, end: int) -> list[Span]:
     return merge_spans(Span(max(span.start, start), min(span.end, end)) for span in spans)
 
 
+def within(spans: Sequence[Span], start: int, end: int) -> list[Span]:
+    """Return what lies between `start` and `end` of spans, which are merged; looks at no others."""
+    if start >= end:
+        return []
+    found = [*spans[max(bisect_right(spans, (start, FOREVER)) - 1, 0) : bisect_left(spans, (end,))]]
+    if found and found[0].end <= start:
+        del found[0]
+    if found and found[0].start < start:
+        found[0] = Span(start, found[0].end)
+    if found and found[-1].end > end:
+        found[-1] = Span(found[-1].start, end)
+    return found
+
+
 def cut_spans(spans: Iterable[Span], gone: Span) -> list[Span]:
     """Return the spans, merged, without what lies in another one."""
     parts = [
@@ -52,7 +66,7 @@ def span_at(spans: Sequence[Span], time: int) -> Span | None:
 def gaps_between(spans: Sequence[Span], start: int, end: int) -> list[Span]:
     """Return what lies between `start` and `end` and in none of the spans, which are merged."""
     gaps: list[Span] = []
-    for span in clip_spans(spans, start, end):
+    for span in within(spans, start, end):
         if span.start > start:
             gaps.append(Span(start, span.start))
         start = span.end

@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 
 from relay.core.intervals import length_s
 from relay.core.model import Candle, StreamKey, is_unreadable, unreadable
-from relay.core.spans import FOREVER, Span, clip_spans, gaps_between, merge_spans, span_at
+from relay.core.spans import FOREVER, Span, gaps_between, merge_spans, span_at, within
 from relay.history.doubts import Doubt, holes_beside
 from relay.history.live_edge import LiveEdge
 from relay.history.requests import CandleSource, HistoryRequest, PageRequest, ProviderAnswer
@@ -38,7 +38,7 @@ class RangeWalk:
         self.rows: list[Candle] = []
         self.open_row: int | None = None  # the open time of the first row that was not closed when it was read
         self.answers: list[ProviderAnswer] = []
-        self.stored: list[Span] = []
+        self.stored: list[Span] = []  # merged
         self.is_remembered = True  # whether nothing had to be read from the database for it
         self.doubts: Sequence[Doubt] = ()
         self.lost: list[int] = []  # open times of candles that cannot be read, as far as it has gone
@@ -127,7 +127,7 @@ class RangeWalk:
 
     def is_stored(self, time: int) -> bool:
         """Say whether the store knows what there is at an open time."""
-        return any(span.start <= time < span.end for span in self.stored)
+        return span_at(self.stored, time) is not None
 
     def answered(self, start: int, end: int) -> dict[int, Candle]:
         """Return the candles of a range that answers hold and the store does not vouch for, by open time."""
@@ -192,7 +192,7 @@ class RangeWalk:
 
     def is_outdated(self) -> bool:
         """Say whether the store has come to know of what was passed when nobody vouched for it: it may hold more."""
-        return any(clip_spans(self.stored, *part) for part in self._heard)
+        return any(within(self.stored, *part) for part in self._heard)
 
     def begin_anew(self) -> None:
         """Go back to where it began, with the answers that it has."""

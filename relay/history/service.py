@@ -19,7 +19,7 @@ from relay.core.errors import ProviderUnavailable, RateLimited
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey, is_bare, is_widened, parted
 from relay.core.past_change import PastChange
-from relay.core.spans import FOREVER, Span, clip_spans
+from relay.core.spans import FOREVER, Span, within
 from relay.history.bare_candles import BareCandles
 from relay.history.derived_history import DerivedHistory
 from relay.history.identity_checks import IdentityChecks
@@ -426,7 +426,7 @@ class HistoryService:
             near = _near(request, high) if self._reads_chunks(request) else None
             spans, _, is_remembered = await self._store.known(source.name, key, near=near)
             request.is_remembered = request.is_remembered and is_remembered
-            request.stored = clip_spans(spans, request.low, FOREVER)
+            request.stored = within(spans, request.low, FOREVER)
             request.doubts = self.calls.doubts.of((source.name, key))
             self.calls.recent.adopt(request)
             at, to = request.next_known(high)

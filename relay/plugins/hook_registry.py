@@ -15,13 +15,21 @@ from relay.plugins.cancellation import let_go
 from relay.plugins.validation import kind_of
 
 SPECS = {spec.__name__: spec for spec in hookspecs.HOOKS}
+_GIVEN = {name: tuple(inspect.signature(spec).parameters) for name, spec in SPECS.items()}
+
+
+class _Manager(pluggy.PluginManager):
+    """Looks for hooks only where they can be: Python's own names are half of those that an object has."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        return None if name.startswith("__") else super().parse_hookimpl_opts(plugin, name)
 
 
 class HookRegistry:
     """Knows the plugins of one relay by their objects. Wrappers of hooks are called around those of all providers."""
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager = _Manager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._taken = 0
 
@@ -52,7 +60,7 @@ class HookRegistry:
                 meant = did_you_mean(name, SPECS) or f"; it has {', '.join(SPECS)}"
                 mine = f"{hookspecs.API_VERSION}.{hookspecs.API_MINOR}"
                 raise PluginError(source, f"marks {name} as a hook, which provider API {mine} does not have{meant}")
-            given = tuple(inspect.signature(SPECS[name]).parameters)
+            given = _GIVEN[name]
             for parameter in inspect.signature(getattr(plugin, name)).parameters.values():
                 if parameter.name not in given and parameter.default is parameter.empty:
                     raise PluginError(

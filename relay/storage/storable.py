@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from relay.core.model import Candle, CandleExtras, extend, is_unreadable, is_widened
-from relay.core.spans import Span, gaps_between, span_at
+from relay.core.spans import Span, gaps_between, merge_spans, span_at
 from relay.core.written_numbers import WrittenCandle, repacked
 
 LATEST_TIME = 1 << 60
@@ -42,7 +42,7 @@ def storable_parts(
         span = Span(max(span.start, 0), min(span.end, LATEST_TIME))
         if span.end <= span.start:
             span = None
-    wide = [Span(candle.time, candle.time + 1) for candle in candles if is_widened(candle)]
+    wide = merge_spans(Span(candle.time, candle.time + 1) for candle in candles if is_widened(candle))
     if wide and span is not None:
         for part in gaps_between(wide, *span):
             yield tuple(candle for candle in good if part.start <= candle.time < part.end), part

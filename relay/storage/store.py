@@ -13,7 +13,7 @@ from typing import NamedTuple
 from relay.core.clock import Clock
 from relay.core.errors import StoreError
 from relay.core.model import Candle, StreamKey, newer_of
-from relay.core.spans import Span, clip_spans, gaps_between, merge_spans
+from relay.core.spans import Span, gaps_between, merge_spans, within
 from relay.storage.chunks import EMPTY, PLAIN, WINDOW, CandleForm, Chunk, window_s
 from relay.storage.database import Database, FileChecks
 from relay.storage.documents import Documents
@@ -248,7 +248,7 @@ class Store:
                 await self.removals.cut_future(stream, end)
                 index = await self._loader.index(stream)
                 # Also when the file cannot be written.
-                return clip_spans(index.spans, 0, end + 1), index.version, False
+                return within(index.spans, 0, end + 1), index.version, False
         return list(index.spans), index.version, is_remembered
 
     async def cut_future(self, provider: str) -> None:
@@ -272,7 +272,7 @@ class Store:
         Raises `StoreError`.
         """
         spans, _, _ = await self.known(provider, key)
-        return clip_spans(spans, start, end)
+        return within(spans, start, end)
 
     def version(self, provider: str, key: StreamKey) -> int:
         """Return a number that is another one after every write to the stream; -1 while nobody has read it."""

@@ -20,7 +20,7 @@ from relay.testing.tolerances import Tolerances
 from relay.testing.watched_feed import WatchedFeed
 from relay.testing.watched_session import WatchedSession
 
-BEAT_S, TICK_S = 0.05, 0.01
+BEAT_S, TICK_S = 0.2, 0.01
 _HOST_LOGS = tuple(
     f"relay.plugins.{name}"
     for name in (

@@ -16,6 +16,7 @@ from relay.network.read_slices import HeldTransport, Slices
 from relay.testing.watched_session import WatchedSession
 from tests.support.conditions import eventually
 from tests.support.loopback_server import loopback_server
+from tests.support.sources import tree
 
 LARGE = 33 * MIB
 
@@ -192,9 +193,9 @@ OTHERS = {"aiohttp", "web", "aiosqlite", "uvloop"}
 """What classes of other libraries are named by, as in `web.Request`."""
 
 
-def own_names(tree: ast.AST) -> Iterator[str]:
+def own_names(code: ast.AST) -> Iterator[str]:
     """Yield the names with an underscore that a module gives to functions, classes, attributes and variables."""
-    for node in ast.walk(tree):
+    for node in ast.walk(code):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -203,18 +204,18 @@ def own_names(tree: ast.AST) -> Iterator[str]:
             yield node.id
 
 
-def private_names_of_others(tree: ast.AST, own: set[str]) -> Iterator[tuple[int, str]]:
+def private_names_of_others(code: ast.AST, own: set[str]) -> Iterator[tuple[int, str]]:
     """Yield what a module uses of other libraries that these do not promise: private names and inner modules.
 
     Within a class that derives from theirs, or from one of the seams', what it does not set itself is theirs.
     """
     derived = [
         node
-        for node in ast.walk(tree)
+        for node in ast.walk(code)
         if isinstance(node, ast.ClassDef)
         and any(ast.unparse(one).split(".")[0] in OTHERS | SEAM_CLASSES for one in node.bases)
     ]
-    for node in ast.walk(tree):
+    for node in ast.walk(code):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             inner = node.module.split(".")
             if inner[0] in OTHERS and len(inner) > 1 and node.module != "aiohttp.abc":
@@ -222,7 +223,12 @@ def private_names_of_others(tree: ast.AST, own: set[str]) -> Iterator[tuple[int,
         elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
             if node.attr not in own | OF_PYTHON:
                 yield node.lineno, node.attr
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("aiohttp.helpers", "aiohttp.connector"):
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Attribute)
+            and node.value.attr in ("helpers", "connector")
+            and ast.unparse(node.value.value) == "aiohttp"
+        ):
             yield node.lineno, ast.unparse(node)
     for kind in derived:
         mine = set(own_names(kind))
@@ -243,22 +249,17 @@ OVERRIDDEN = {
 }
 """Names of aiohttp that it does not promise, and that have no meaning elsewhere."""
 SEAM_MODULES = {"relay/network/aiohttp_client_seams.py", "relay/web/aiohttp_seams.py"}
-SEAM_CLASSES = {
-    node.name
-    for path in SEAM_MODULES
-    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body
-    if isinstance(node, ast.ClassDef)
-}
+SEAM_CLASSES = {node.name for path in SEAM_MODULES for node in tree(ROOT / path).body if isinstance(node, ast.ClassDef)}
 
 
 def test_nothing_else_leans_on_what_other_libraries_do_not_promise() -> None:
     trees = {
-        str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+        str(path.relative_to(ROOT)): tree(path)
         for package in OWN_PACKAGES
         for path in sorted((ROOT / package).rglob("*.py"))
     }
-    own = {name for path, tree in trees.items() if path not in SEAM_MODULES for name in own_names(tree)}
-    found = {name: list(private_names_of_others(tree, own)) for name, tree in trees.items()}
+    own = {name for path, one in trees.items() if path not in SEAM_MODULES for name in own_names(one)}
+    found = {name: list(private_names_of_others(one, own)) for name, one in trees.items()}
     assert {name: uses for name, uses in found.items() if uses and name not in SEAM_MODULES} == {}
     assert all(found[name] for name in SEAM_MODULES)
 

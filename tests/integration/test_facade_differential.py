@@ -1,4 +1,7 @@
-"""Thousands of requests for klines: the relay answers what the exchange does, with the same status, code and rows."""
+"""Hundreds of requests for klines: the relay answers what the exchange does, with the same status, code and rows.
+
+`--examples 1` tries 1,500.
+"""
 
 import asyncio
 import random
@@ -11,6 +14,7 @@ import pytest
 
 from tests.conftest import StartRelay
 from tests.support.binance_oracle import BinanceOracle
+from tests.support.examples import examples
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 
@@ -34,7 +38,7 @@ ZONES = ["0", "00:00", "-0:00", "8", "+8", "-1:00", "05:45", "-12", "14:00"]
 WRONG_ZONES = ["15", "abc", "", "-13:00", "14:01", "8:0", "UTC"]
 OUTAGE_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS + 40 * 60_000
 """In the middle of an hour trading stops, for an hour and a half."""
-QUERIES = 2_000
+QUERIES = examples(1_500)
 AT_ONCE = 8
 
 

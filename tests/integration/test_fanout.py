@@ -92,7 +92,7 @@ def test_deflated_frame_inflates_to_the_text(size: int) -> None:
     assert inflated == text
 
 
-async def test_nothing_is_left_after_thousands_of_connects(relay_with: StartRelay) -> None:
+async def test_nothing_is_left_after_a_thousand_connects(relay_with: StartRelay) -> None:
     # It reads meanwhile: what waits for it would be objects too.
     relay = await relay_with()
     keeper = await relay.connect()
@@ -115,11 +115,11 @@ async def test_nothing_is_left_after_thousands_of_connects(relay_with: StartRela
 
     await asyncio.gather(*(visit(50) for _ in range(10)))
     tasks, objects, files = await measured()
-    await asyncio.gather(*(visit(300) for _ in range(10)))
+    await asyncio.gather(*(visit(100) for _ in range(10)))
     await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
     _, objects_after, files_after = await measured()
     assert files_after <= files
-    assert objects_after - objects < 30, "connections are left behind"
+    assert objects_after - objects < 20, "connections are left behind"
     before = len(keeper.updates)
     await eventually(lambda: len(keeper.updates) > before)
 

@@ -374,7 +374,8 @@ class Sparing(Changed):
     """Binance, but an answer has one candle that is new, and looks as if there were more."""
 
     def changed(self, rows: Sequence[Candle], limit: int) -> list[Candle]:
-        return [*rows[: 1 + self.relay_provider().candles_back]] * limit
+        few = rows[: 1 + self.relay_provider().candles_back]
+        return [*few] * -(-limit // max(1, len(few)))
 
 
 async def test_an_answer_that_would_take_too_many_calls_says_that_it_is_not_complete(relay_with: StartRelay) -> None:

@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import queue
+import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from tests.support.conditions import eventually
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 from tests.support.slow_machine import SAID_BY
+from tests.support.sources import nodes
 
 ROOT = Path(__file__).parents[2]
 LEVELS = {"debug", "info", "warning", "error", "exception"}
@@ -149,15 +152,17 @@ def test_what_a_plugin_puts_in_the_place_of_fields_breaks_no_line(fields: object
     assert (line["logger"], line["level"], line["message"]) == ("other", "info", "text")
 
 
+@cache
 def sources() -> list[Path]:
-    """Return the files of the relay and of its providers."""
-    return sorted(path for folder in ("relay", "providers") for path in (ROOT / folder).rglob("*.py"))
+    """Return the files of the relay and of its providers that have to do with the log."""
+    files = (path for folder in ("relay", "providers") for path in (ROOT / folder).rglob("*.py"))
+    return sorted(path for path in files if re.search(r"\b(log|event)\b", path.read_text(encoding="utf-8")))
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
     """Yield each call of a logger in them, and where it is."""
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
@@ -180,7 +185,7 @@ def test_every_line_of_the_relay_is_put_together_by_the_logger() -> None:
 def test_names_of_events_and_fields_fit_everywhere() -> None:
     names = []
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "event":
                 name, fields = node.args[0], {keyword.arg for keyword in node.keywords if keyword.arg}
                 assert not fields & OWN_FIELDS, f"{path}:{node.lineno}"
@@ -198,10 +203,10 @@ def test_lines_where_feeds_and_calls_of_providers_run_say_of_which() -> None:
         *(ROOT / "relay" / "instruments").glob("*.py"),
         *(ROOT / "relay" / "plugins" / f"{name}.py" for name in ("cancellation", "failure_judge", "settings_use")),
     ]
-    nodes = [(path, node) for path in modules for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     events = [
         (f"{path.relative_to(ROOT)}:{node.lineno}", {keyword.arg for keyword in node.keywords})
-        for path, node in nodes
+        for path in modules
+        for node in nodes(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("event", "RareWarning")
     ]
     assert len(events) > 20

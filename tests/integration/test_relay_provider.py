@@ -12,6 +12,7 @@ from relay.testing import check_provider
 from tests.conftest import StartRelay
 from tests.support.free_ports import free_port
 from tests.support.running_relay import Running
+from tests.support.sandbox import Sandbox
 
 LEAF = (("providers.relay:RelayProvider", "if used"),)
 
@@ -26,9 +27,10 @@ async def leaf_of(relay_with: StartRelay, *urls: str, **settings: Any) -> Runnin
 
 
 async def test_it_conforms(relay_with: StartRelay) -> None:
-    root = await relay_with()
-    settings = {"urls": [root.url]}
-    report = await check_provider(RelayProvider, symbol="BTCUSDT", interval="1m", settings=settings)
+    async with Sandbox(pace_s=1.0) as sandbox:
+        root = await relay_with(sandbox=sandbox)
+        settings = {"urls": [root.url]}
+        report = await check_provider(RelayProvider, symbol="BTCUSDT", interval="1m", settings=settings)
     assert {"stream", "closing", "reconnect", "history", "pages", "intervals", "refusal"} <= set(report.checked)
 
 

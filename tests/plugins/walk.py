@@ -67,6 +67,7 @@ def relay_provider():
         title="Walk",
         asset_classes=("crypto",),
         intervals=tuple(NAMES),
+        candles_per_call=3 * PAGE,
         history_has_open=True,
         settings=(
             Setting("ws_url", "text", "", "Address of the stream server"),

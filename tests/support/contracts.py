@@ -86,6 +86,14 @@ def check_event(message: Any) -> None:
     _hold(event_validators()["CombinedEvent" if "stream" in message else name], message, "relay/web/facades/")
 
 
+def openapi_faults(document: Any) -> list[str]:
+    """Say what is wrong with a document by the standard."""
+    # Not at the top: it takes a quarter of a second to import, and every worker imports this.
+    from openapi_spec_validator import OpenAPIV31SpecValidator
+
+    return [fault.message for fault in OpenAPIV31SpecValidator(document).iter_errors()]
+
+
 def strict(schema: Any) -> Any:
     """Return a schema whose objects have no other properties than those it describes."""
     if isinstance(schema, list):

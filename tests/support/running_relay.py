@@ -372,11 +372,13 @@ async def start_relay(
     clock: Clock | None = None,
     limits: RelayLimits = RELAY_LIMITS,
     with_stand_ins: bool = True,
+    installed: bool = False,
     **settings: Any,
 ) -> Running:
     """Start a relay with the stand-ins as its upstreams; close it yourself.
 
-    Unless `port` is given it has one that nobody else gets, so that another relay can come back to it.
+    Unless `port` is given it has one that nobody else gets, so that another relay can come back to it. Plugins of
+    installed packages are left out if not `installed`: to look for them reads a file of each package.
     """
     settings.setdefault("port", free_port())
     given = settings_of(sandbox, tables) if with_stand_ins else tables or {}
@@ -386,6 +388,7 @@ async def start_relay(
         [one for one in builtin if one != FUTURES or "binance_usdm" in given],
         clock,
         limits=limits,
+        installed=installed,
     )
     return await run_app(app)
 

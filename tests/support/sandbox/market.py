@@ -1,5 +1,6 @@
 """A market in which a test has outages, listings and delistings happen."""
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -7,23 +8,31 @@ from typing import Any
 
 from providers.sandbox.contracts import ContractMarket, perpetual
 from providers.sandbox.listings import Pair, synthetic_pair
-from providers.sandbox.market import Market, UnknownSymbol, Walk
+from providers.sandbox.market import Market, Splits, Tapes, UnknownSymbol, Walk
 from providers.sandbox.parts import Part
 
 _KEPT_PARTS = 20_000
 """So many stretches are kept: an exchange and whoever judges what became of its answers ask for the same ones."""
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=160)
 def _walk(seed: int | str, forex_always_open: bool, pair: Pair) -> Walk:
+    """Give the one walk of all that have this in common: more than the pairs of two sandboxes and their extra ones."""
     return Walk()
 
 
+@lru_cache(maxsize=4)
+def _pieces(seed: int | str, forex_always_open: bool) -> tuple[Splits, Tapes]:
+    """Give what days were split into: what a day is says all of its parts."""
+    return OrderedDict(), OrderedDict()
+
+
 class StagedMarket(Market):
-    """The market, but for what a test did to it. All of one seed walk through the days of a pair once."""
+    """The market, but for what a test did to it. All of one seed walk through days, and split them, once."""
 
     def __init__(self, seed: int | str = 1, **settings: Any) -> None:
         super().__init__(seed, **settings)
+        self._splits, self._tapes = _pieces(seed, self.forex_always_open)
         self._hidden: dict[str, list[tuple[int, int]]] = {}
         self._parts: dict[tuple[str, int, int], Part] = {}
 
@@ -52,9 +61,6 @@ class StagedMarket(Market):
         """List another coin under the symbol of a pair that was delisted; nothing is known of it before `since_ms`."""
         symbol, since = pair.symbol, datetime.fromtimestamp(since_ms / 1000, UTC).date()
         self._parts.clear()
-        for kept in (self._splits, self._tapes):
-            for key in [key for key in kept if key[0] == symbol]:
-                del kept[key]
         self._walks.pop(symbol, None)
         self._hidden[symbol] = [(0, since_ms)]
         self.crypto[symbol] = pair._replace(price=price, listed=since, delisted=None, status="TRADING")
@@ -67,8 +73,9 @@ class StagedMarket(Market):
         self._hidden[symbol].sort()
 
     def walk(self, pair: Pair) -> Walk:
-        """Go on where another market with the same pair has come to."""
-        return _walk(self.seed, self.forex_always_open, pair)
+        """Go on where another market with the same pair has come to, whatever its status is."""
+        always_open = self.forex_always_open and pair.session != "always"
+        return _walk(self.seed, always_open, pair._replace(status="TRADING"))
 
     def spans(self, symbol: str, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
         """Give the parts of a stretch that are not hidden."""
