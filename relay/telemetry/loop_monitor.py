@@ -72,7 +72,7 @@ class LoopMonitor:
         beat_s: float = BEAT_S,
         tick_s: float = BEAT_S,
         blocked_s: float = BLOCKED_S,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] | None = None,
     ) -> None:
         self.lateness = Histogram(LAG_BOUNDS_S)
         self.longest_blocked_s = 0.0
@@ -80,7 +80,7 @@ class LoopMonitor:
         self._beat_s, self._tick_s, self._blocked_s = beat_s, tick_s, blocked_s
         self._blocks = blocks
         self._owner_of = owner_of
-        self._wall = wall
+        self._wall = wall or time.time
         self._told: set[CodePlace] = set()
         self._noticed: list[Blocks] = []
         self._is_noticed = False
