@@ -86,11 +86,9 @@ def is_asked_as(asked: StreamKey, key: StreamKey, provider: str) -> bool:
 class TailTable:
     """Takes the messages of the client and draws them; never blocks and holds one row a stream."""
 
-    def __init__(
-        self, address: str, keys: Iterable[StreamKey], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, address: str, keys: Iterable[StreamKey], monotonic: Callable[[], float] | None = None) -> None:
         self._address = address
-        self._monotonic = monotonic
+        self._monotonic = monotonic or time.monotonic
         # In the order asked for, whichever is heard of first; by the name that the relay confirmed, once it did.
         self._rows = {key: TailRow(key) for key in keys}
         self._lost = ""

@@ -18,12 +18,12 @@ class TokenBucket:
 
     __slots__ = ("_at", "_burst", "_clock", "_level", "_rate")
 
-    def __init__(self, rate: float, burst: float, clock: Clock = time.monotonic) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock | None = None) -> None:
         self._rate = rate
         self._burst = burst
         self._level = burst
-        self._clock = clock
-        self._at = clock()
+        self._clock = clock or time.monotonic
+        self._at = self._clock()
 
     def _refill(self) -> None:
         now = self._clock()
@@ -74,13 +74,13 @@ class Buckets(Generic[Owner]):
     the one that was used longest ago goes.
     """
 
-    def __init__(self, rate: float, burst: float, clock: Clock = time.monotonic, *, most: int = MOST_BUCKETS) -> None:
+    def __init__(self, rate: float, burst: float, clock: Clock | None = None, *, most: int = MOST_BUCKETS) -> None:
         self._rate = rate
         self._burst = burst
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._most = most
         self._buckets: OrderedDict[Owner, TokenBucket] = OrderedDict()
-        self._sweep_at = clock() + SWEEP_S
+        self._sweep_at = self._clock() + SWEEP_S
 
     def __len__(self) -> int:
         return len(self._buckets)

@@ -63,11 +63,11 @@ class FairQueue:
     """The calls to one provider: at most `most` at a time for clients, and as many again for live streams."""
 
     def __init__(
-        self, most: int, budgets: Callable[[], Sequence[Budget]], wall: Callable[[], float] = time.time
+        self, most: int, budgets: Callable[[], Sequence[Budget]], wall: Callable[[], float] | None = None
     ) -> None:
         self._most = most
         self._budgets = budgets
-        self._wall = wall
+        self._wall = wall or time.time
         self._running = 0
         self._live: deque[QueueTurn] = deque()
         self._queues: OrderedDict[str, deque[QueueTurn]] = OrderedDict()

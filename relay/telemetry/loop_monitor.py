@@ -91,7 +91,7 @@ class LoopMonitor:
         beat_s: float = BEAT_S,
         tick_s: float = BEAT_S,
         blocked_s: float = BLOCKED_S,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] | None = None,
         processor_waits: Callable[[int], Callable[[], float]] = waits_for_processor,
     ) -> None:
         self.lateness = Histogram(LAG_BOUNDS_S)
@@ -100,7 +100,7 @@ class LoopMonitor:
         self._beat_s, self._tick_s, self._blocked_s = beat_s, tick_s, blocked_s
         self._blocks = blocks
         self._owner_of = owner_of
-        self._wall = wall
+        self._wall = wall or time.time
         self._processor_waits = processor_waits
         self._told: set[CodePlace] = set()
         self._noticed: list[Blocks] = []

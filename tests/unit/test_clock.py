@@ -1,10 +1,16 @@
 """The provider's time: learnt from its stamps, whatever the clock of this machine says."""
 
+import ast
 import random
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from relay.core.clock import STEP_S, UNCONFIRMED_S, Clock, ProviderClock
+from relay.core.rate_limits import Buckets, TokenBucket
+from relay.testing.sped_up_time import SpedUpTime, installed
+from tests.support.sources import nodes
 
 NOON = 1_764_000_000.0
 
@@ -346,3 +352,49 @@ def test_the_date_of_a_copy_is_not_believed_against_a_candle_that_had_opened(mac
     assert (clock.over(), clock.certain()) == (NOON - 600, NOON - 600)
     clock.see(NOON - 30)
     assert (clock.over(), clock.certain()) == (NOON - 30, NOON)
+
+
+# -- clocks that are not given -----------------------------------------------------------------------------------------
+
+
+def bound_while_loading(paths: Iterable[Path]) -> list[str]:
+    """Return where a clock of `time` is the default of an argument or a field: it stays the machine's for ever."""
+    found = []
+    for path in paths:
+        for node in nodes(path):
+            defaults: list[ast.expr | None] = []
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                defaults = [*node.args.defaults, *node.args.kw_defaults]
+            elif isinstance(node, ast.ClassDef):
+                defaults = [one.value for one in node.body if isinstance(one, ast.Assign | ast.AnnAssign)]
+            elif isinstance(node, ast.ImportFrom) and node.module == "time":
+                found.append(f"{path.name}:{node.lineno}")
+            for default in defaults:
+                if default is not None and ast.unparse(default) in ("time.time", "time.monotonic"):
+                    found.append(f"{path.name}:{default.lineno}")
+    return found
+
+
+def test_no_clock_is_bound_while_modules_are_loaded() -> None:
+    root = Path(__file__).parents[2]
+    assert bound_while_loading([*(root / "relay").rglob("*.py"), *(root / "providers").rglob("*.py")]) == []
+
+
+def test_a_clock_that_is_bound_while_a_module_is_loaded_is_noticed(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        "import time\nfrom time import time as now\ndef one(a, b=time.time, *, c=time.monotonic): ...\n"
+        "class Two:\n    read: object = time.time\n    at: float = time.time()\n",
+        encoding="utf-8",
+    )
+    assert sorted(bound_while_loading([module])) == ["module.py:2", "module.py:3", "module.py:3", "module.py:5"]
+
+
+def test_limits_go_by_the_time_that_is_installed() -> None:
+    now = SpedUpTime(NOON)
+    with installed(now):
+        bucket, buckets = TokenBucket(1, 2), Buckets[str](1, 2)
+        assert [bucket.take(2), buckets.of("one").take(2)] == [True, True]
+        assert [bucket.take(2), buckets.of("one").take(2)] == [False, False]
+        now.jump(2)
+        assert [bucket.take(2), buckets.of("one").take(2)] == [True, True]

@@ -26,7 +26,7 @@ class ConnectionContext:
     directory: Directory
     history: HistoryService
     supervisors: dict[str, Supervisor]
-    server_time: Callable[[], float] = time.time
+    server_time: Callable[[], float] = field(default_factory=lambda: time.time)
     work_budget: WorkBudget = field(default_factory=WorkBudget)
     recent_readers: RecentReaders = field(default_factory=RecentReaders)
     leaving: Leaving = field(default_factory=Leaving)
