@@ -185,6 +185,8 @@ class HistoryService:
         request = self._begin(asked)
         request.is_strict = asked.must_be_new
         past, origin = await self._walk(request, asked.client)
+        if asked.allowance is not None and asked.allowance.is_none:
+            return past
         low, high = request.reached()
         is_due = asked.source.has_history and self.calls.must_ask_again(asked.source, asked.key, low, high)
         if is_due and await self.ask_again(asked.source, asked.key, low, asked.client, end=high):
@@ -237,6 +239,8 @@ class HistoryService:
             origin = "provider"
             awaited: dict[ProviderCall, None] = {}
             for piece in request.pieces(high):
+                if allowance.is_none:
+                    break
                 busy = self.calls.under_way(source, key, piece.span)
                 if not busy:
                     if allowance.left <= 0:
@@ -257,6 +261,8 @@ class HistoryService:
                     raise
                 # Whoever began the call had its share of the budget; this client has a share of its own.
                 continue
+            if request.asked.on_answer is not None:
+                request.asked.on_answer()
             for answer in answers:
                 request.adopt(answer)
 
