@@ -137,7 +137,7 @@ class Fetched(NamedTuple):
 class PastFetch:
     """Asks history for the past of one subscription, with the `options` of its newest request.
 
-    The pasts of each provider come in its `turns`, and each one waits until the client has read enough. Where it `may_lack`
+    The pasts of each provider come in `turns`, and each one waits until the client has read enough. Where it `may_lack`
     some, what cannot be had makes a past incomplete, else it is raised. `waited_s` is how long the subscription has
     waited for the provider's budget. What is asked for again, because the past changed meanwhile, counts once for the
     client.

@@ -258,3 +258,22 @@ async def test_what_another_client_waits_for_holds_up_no_symbol_of_a_provider_th
     assert [line["code"] for line in found] == ["provider_unavailable"] * 3
     assert max(line["at"] for line in found) < SOON_S
     other.cancel()
+
+
+async def test_a_client_that_asks_for_many_unknown_names_holds_up_the_lookup_of_no_other(
+    relay_with: StartRelay, venue: tuple[RudeVenue, str]
+) -> None:
+    rude, address = venue
+    rude.takes_s = 1.0
+    relay = await relay_with(builtin=[RudePlugin(address)], with_stand_ins=False, tokens={"a": "first", "b": "second"})
+    greedy, modest = await relay.connect(query="?token=first"), await relay.connect(query="?token=second")
+    await greedy.ask("subscribe", streams=[f"rude:NO{number}@1m" for number in range(100)])
+    await greedy.ask("subscribe", streams=[f"rude:NO{number}@1m" for number in range(100, 200)])
+    await eventually(lambda: len(rude.asked) >= 4)
+    await modest.subscribe("rude:AAPL@1m")
+    assert rude.asked.index("AAPL") < 20
+    url = f"{relay.url}{PREFIX}/history?symbol=rude:MSFT&interval=1m&limit=5"
+    headers = {"Authorization": "Bearer second"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as answer:
+        assert answer.status == 200
+    assert rude.asked.index("MSFT") < 40

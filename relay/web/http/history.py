@@ -84,7 +84,7 @@ class HistoryRoute:
     async def _understand(self, query: HistoryQuery, caller: Caller) -> AskedHistory:
         """Find out what a query names. Raises `RequestError`."""
         pin, symbol = query.one_symbol
-        await self._directory.settled(pin, symbol)
+        await self._directory.settled(pin, symbol, [caller.client])
         target = self._directory.resolve(pin, symbol, query.interval)
         if query.start is not None:
             check_is_past("start_time", query.start, target.provider.clock.now())

@@ -117,7 +117,7 @@ class SeveralHistories:
         """Yield whole lines. Raises `RequestError` before the first one, and `StoreError` at any time."""
         self._access.spend_requests(caller, (len(names) - 1) // SYMBOLS_PER_REQUEST)
         places: _Places = defaultdict(partial(asyncio.Semaphore, LOOKED_UP_AT_ONCE))
-        finding = [asyncio.create_task(self._find(name, query.interval, places)) for name in names]
+        finding = [asyncio.create_task(self._find(name, query.interval, places, caller)) for name in names]
         try:
             await asyncio.wait(finding, timeout=self._patience_s)
             if query.start is not None:
@@ -219,12 +219,12 @@ class SeveralHistories:
                 failures.note(provider, error)
             yield _error_line(_about(_fault_of(known_fault or error), target))
 
-    async def _find(self, name: str, interval: str, places: _Places) -> Target | RequestError:
+    async def _find(self, name: str, interval: str, places: _Places, caller: Caller) -> Target | RequestError:
         try:
             pin, symbol = parse_symbol(name)
             if not self._directory.is_settled(pin, symbol):
                 async with places[pin]:
-                    await self._directory.settled(pin, symbol)
+                    await self._directory.settled(pin, symbol, [caller.client])
             return self._directory.resolve(pin, symbol, interval)
         except RequestError as error:
             error.symbol, error.interval = error.symbol or name, interval

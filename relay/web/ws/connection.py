@@ -220,7 +220,7 @@ class Connection(EndingConnection):
             directory = self._context.directory
             is_settled = request.action == "unsubscribe" or directory.is_settled(pin, symbol)
             if self._waiting is not None or not is_settled:
-                one = WaitingName(directory, request, name, (pin, symbol, interval))
+                one = WaitingName(directory, request, name, (pin, symbol, interval), self.caller.client)
                 if self._waiting is None:
                     self._waiting = WaitingNames(self, self._context.work_budget)
                 if not is_settled or self._waiting.is_behind(one):
