@@ -276,6 +276,10 @@ class HistoryService:
         self.served["store"] += 1
         return await self._of_one_instrument(asked, self._stored)
 
+    async def stored_text(self, asked: HistoryRequest) -> EncodedCandles:
+        """Return what `stored` does, encoded; it holds for no other request."""
+        return encoded_past(asked, await self.stored(asked))
+
     async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key
         request = self._begin(asked)

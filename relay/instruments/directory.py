@@ -67,7 +67,7 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-class _Settling(NamedTuple):
+class _WaitedFor(NamedTuple):
     # What is done for a symbol, and the clients that wait for it.
     task: asyncio.Task[None]
     clients: list[str]
@@ -128,7 +128,7 @@ class Directory:
         self._ownership = Ownership(self._providers, self._kept, self._lookups)
         self.name_of = self._ownership.name_of
         self._tasks: list[asyncio.Task[None]] = []
-        self._settling: defaultdict[str | None, dict[str, _Settling]] = defaultdict(dict)
+        self._settling: defaultdict[str | None, dict[str, _WaitedFor]] = defaultdict(dict)
         self._quotas: defaultdict[str | None, FairQuota[str, str]] = defaultdict(FairQuota)
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
@@ -256,7 +256,7 @@ class Directory:
         quota.opened(symbol, client, settling)
         clients = [client]
         task = asyncio.create_task(self.settled(pin, symbol, clients), name="settling of a symbol")
-        settling[symbol] = _Settling(task, clients)
+        settling[symbol] = _WaitedFor(task, clients)
         task.add_done_callback(lambda _: settling.pop(symbol, None))
         return task
 

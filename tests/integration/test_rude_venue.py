@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from providers import BUILTIN
-from relay.client import Gap, RelayClient, Snapshot, Update
+from relay.client import Gap, Refused, RelayClient, Snapshot, Update
+from relay.commands.assistant_tools import CANDLES_WAIT_S, LATEST_WAIT_S, AssistantTools
 from relay.core.clock import Clock
 from relay.history.past_fetch import PAST_WAITS
 from tests.conftest import StartRelay
@@ -277,3 +278,62 @@ async def test_a_client_that_asks_for_many_unknown_names_holds_up_the_lookup_of_
     async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as answer:
         assert answer.status == 200
     assert rude.asked.index("MSFT") < 40
+
+
+@pytest.mark.parametrize("manner", BAD_MANNERS)
+async def test_an_assistant_hears_soon_what_is_known_and_what_is_not(
+    relay: Running, rude: RudeVenue, manner: str
+) -> None:
+    # So long an answer about the present is taken for a new one.
+    await relay.get("history", symbol="rude:AAPL", interval="1m", limit=5)
+    await asyncio.sleep(60.0)
+    rude.candles = lambda query: manner
+    async with RelayClient(relay.url) as client:
+        tools, began = AssistantTools(client), _now()
+        found = await tools.latest(["rude:AAPL", "rude:MSFT"])
+        assert _now() - began < LATEST_WAIT_S + 2.0
+        known, unknown = found.values["latest"]
+        assert known["time"] is not None
+        assert known["error"].startswith("this candle may be old: ")
+        assert "close" not in unknown
+        assert unknown["error"]
+        if manner != "refuses":
+            assert f"within {LATEST_WAIT_S} s" in found.text
+            some = await tools.candles("rude:AAPL", "1m", 5)
+            assert _now() - began < LATEST_WAIT_S + CANDLES_WAIT_S + 3.0
+            assert (len(some.values["rows"]) >= 4, some.values["is_complete"]) == (True, False)
+            assert "candles may be missing" in some.text
+
+
+@pytest.mark.parametrize("manner", BAD_MANNERS)
+async def test_an_assistant_hears_soon_that_a_name_is_not_known_yet(
+    relay: Running, rude: RudeVenue, manner: str
+) -> None:
+    rude.lookups = lambda query: manner
+    async with RelayClient(relay.url) as client:
+        began = _now()
+        (row,) = (await AssistantTools(client).latest(["rude:AAPL"])).values["latest"]
+        assert _now() - began < LATEST_WAIT_S + 2.0
+        assert row["code"] == "provider_unavailable"
+
+
+async def test_history_is_answered_with_what_is_known_after_the_time_that_is_given(
+    relay: Running, rude: RudeVenue
+) -> None:
+    first = (await relay.get("history", symbol="rude:AAPL", interval="1m", limit=5)).body
+    assert "complete" not in first
+    rude.candles = lambda query: "hangs"
+    for wait_s in (0, 3):
+        began = _now()
+        answer = await relay.get("history", symbol="rude:AAPL", interval="1m", limit=100, wait_s=wait_s)
+        assert _now() - began < wait_s + 2.0
+        assert (answer.status, answer.body["complete"]) == (200, False)
+        # What closed a moment ago may still change.
+        assert answer.body["candles"][-1] in first["candles"]
+    refused = await relay.get("history", symbol="rude:AAPL", interval="1m", wait_s=3, format="csv")
+    assert (refused.status, refused.body["code"]) == (400, "invalid_request")
+    async with RelayClient(relay.url) as client:
+        known = await client.history("rude:AAPL", "1m", limit=100, wait_s=1)
+        assert (known.is_complete, bool(known.candles)) == (False, True)
+        with pytest.raises(Refused):
+            await client.history("rude:NOPE", "1m", wait_s=1)
