@@ -257,7 +257,7 @@ class HistoryService:
             try:
                 answers = await self.calls.wait(awaited)
             except RateLimited:
-                if any(client in call.turn.clients for call in awaited):
+                if any(call.turn.client == client or client in call.turn.clients for call in awaited):
                     raise
                 # Whoever began the call had its share of the budget; this client has a share of its own.
                 continue

@@ -189,9 +189,11 @@ class SeveralHistories:
                 if target is not None:
                     waiting.remove(target)
                     symbols = [begin(target)]
-                elif not (symbols := [symbol for symbol in silent if symbol.part.done()]):
-                    parts = [symbol.part for symbol in silent]
-                    await asyncio.wait((*late, *parts), return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    symbols = [symbol for symbol in silent if symbol.part.done()]
+                coming = [*late, *(symbol.part for symbol in silent)]
+                if not symbols and coming:
+                    await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
                 for symbol in symbols:
                     async for part in said_by(symbol):
                         yield part
