@@ -21,7 +21,7 @@ from relay.protocol.fields import Flag, Kind, Moment, Whole, shown
 
 T = TypeVar("T")
 
-_TIME, _COUNT = Moment(), Whole(1, 5000)
+_TIME, _COUNT, _WAIT = Moment(), Whole(1, 5000), Whole(0, 60)
 _EXAMPLES = {"symbol": "BTCUSDT", "interval": "1m"}
 
 
@@ -39,7 +39,14 @@ def options(
 
 
 def history_range(
-    symbol: object, interval: object, *, start_time: object, end_time: object, limit: object, extended: object
+    symbol: object,
+    interval: object,
+    *,
+    start_time: object,
+    end_time: object,
+    limit: object,
+    extended: object,
+    wait_s: object = None,
 ) -> Mapping[str, str | int | None]:
     """Return what history is asked for."""
     start, end = whole("start_time", start_time, _TIME), whole("end_time", end_time, _TIME)
@@ -52,6 +59,7 @@ def history_range(
         "end_time": end,
         "limit": whole("limit", limit, _COUNT),
         "extended": "true" if flag("extended", extended) else None,
+        "wait_s": whole("wait_s", wait_s, _WAIT),
     }
 
 

@@ -224,13 +224,16 @@ class RelayClient:
         end_time: int | None = None,
         limit: int | None = None,
         extended: bool = False,
+        wait_s: int | None = None,
     ) -> History:
         """Return candles with `start_time` ≤ open time ≤ `end_time` (Unix seconds), oldest first, at most `limit`.
 
-        With a `start_time` the first of them, else the last. `extended` is as for `subscribe`. Raises `ClientError`.
+        With a `start_time` the first of them, else the last. `extended` is as for `subscribe`. With `wait_s` (0 to 60)
+        the relay answers after about so many seconds at the latest with what it knows, `is_complete` false. Raises
+        `ClientError`.
         """
         asked = arguments.history_range(
-            symbol, interval, start_time=start_time, end_time=end_time, limit=limit, extended=extended
+            symbol, interval, start_time=start_time, end_time=end_time, limit=limit, extended=extended, wait_s=wait_s
         )
         return await self._relays.get("history", asked, read_history)
 

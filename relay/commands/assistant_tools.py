@@ -1,18 +1,21 @@
 """What an assistant may ask of a running relay: each answer as a short text and as values; nothing about MCP itself."""
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from relay.client import BadArgument, Candle, ClientError, ListedInstrument, Refused, RelayClient, Unreachable
+from relay.client import BadArgument, Candle, ClientError, History, ListedInstrument, Refused, RelayClient, Unreachable
 from relay.commands.formatting import listed, moment, number, printable
-from relay.protocol.fields import shown
+from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
 
 MOST_INSTRUMENTS = 100
 MOST_CANDLES = 500
 MOST_LATEST = 20
 MOST_STREAMS = 100
 """An assistant reads all of an answer: these limits keep it to some ten thousand characters."""
+LATEST_WAIT_S, CANDLES_WAIT_S = 3, 10
+"""Somebody waits for what the assistant says: a provider has so long, and then what is known has to do."""
 _COLUMNS = ("time", *Candle._fields[1:])
 _OF_INSTRUMENT = ("symbol", "id", "name", "asset_class", "base", "quote", "status", "session")
 _OF_PROVIDER = (
@@ -67,14 +70,18 @@ class AssistantTools:
         end: int | None = None,
     ) -> ToolAnswer:
         """Return candles, oldest first: the first ones from a start on, else the last ones up to an end or now."""
-        found = await self._client.history(symbol, interval, start_time=start, end_time=end, limit=limit)
+        if start is not None and end is not None and start > end:
+            raise BadArgument(f"start {moment(start)} is after end {moment(end)}")
+        found = await self._client.history(
+            symbol, interval, start_time=start, end_time=end, limit=limit, wait_s=CANDLES_WAIT_S
+        )
         rows = [_candle(candle) for candle in found.candles]
         names = {"symbol": found.symbol, "interval": found.interval, "provider": found.provider}
         facts = {"last_is_closed": found.last_is_closed, "is_complete": found.is_complete}
         head = f"{found.symbol} {found.interval} of {found.provider}, {len(rows)} candles, times in UTC"
         notes = [] if found.last_is_closed or not rows else ["the last candle is still open: its values change"]
         if not found.is_complete:
-            notes.append("a candle may be missing: the relay asks the provider again")
+            notes.append("candles may be missing: the provider has not given all of them yet; ask again later")
         if start is not None and len(rows) == limit:
             notes.append(f"there may be more: ask again with a start after {rows[-1][0]}")
         return ToolAnswer(
@@ -83,7 +90,7 @@ class AssistantTools:
         )
 
     async def latest(self, symbols: Sequence[str], interval: str = "1m") -> ToolAnswer:
-        """Return the newest candle of each symbol; a symbol that fails has an error in its place.
+        """Return the newest candle of each symbol; a symbol that fails has an error, and what is known of it.
 
         What fails in the same way for all of them is the error of the call.
         """
@@ -105,16 +112,34 @@ class AssistantTools:
         )
 
     async def _latest_of(self, symbol: str, interval: str) -> dict[str, Any]:
+        error, code = "", ""
         try:
-            found = await self._client.history(symbol, interval, limit=1)
+            found = await self._client.history(symbol, interval, limit=1, wait_s=LATEST_WAIT_S)
+            if not found.is_complete:
+                error = f"the provider has given nothing newer within {LATEST_WAIT_S} s"
         except Refused as fault:
             if fault.status in (401, 403, 429):
                 raise
-            return {"symbol": symbol, "error": str(fault), "code": str(fault.code)}
+            error, code = explained(fault), str(fault.code)
+            known = await self._known_of(symbol, interval) if fault.status in (502, 503, 504) else None
+            if known is None:
+                return {"symbol": symbol, "error": error, "code": code}
+            found = known
         if not found.candles:
-            return {"symbol": found.symbol, "error": "there is no candle yet", "code": ""}
+            return {"symbol": found.symbol, "error": error or "there is no candle yet", "code": code}
         values = dict(zip(_COLUMNS, _candle(found.candles[-1]), strict=True))
-        return {"symbol": found.symbol, "provider": found.provider, **values, "is_closed": found.last_is_closed}
+        row = {"symbol": found.symbol, "provider": found.provider, **values, "is_closed": found.last_is_closed}
+        if error:
+            row |= {"error": f"this candle may be old: {error}", "code": code}
+        return row
+
+    async def _known_of(self, symbol: str, interval: str) -> History | None:
+        """Return the newest candle that the relay knows although the provider failed, None if it knows none."""
+        try:
+            found = await self._client.history(symbol, interval, limit=1, wait_s=0)
+        except Refused:
+            return None
+        return found if found.candles else None
 
     async def state(self) -> ToolAnswer:
         """Return the state of providers, budgets and streams, and the figures about the quality of data."""
@@ -148,9 +173,14 @@ class AssistantTools:
         return ToolAnswer("\n".join(parts), values)
 
 
+_ARGUMENTS = {"start_time": "start", "end_time": "end", "q": "query", "search": "query"}
+_PARAMETER = re.compile(r"\b(?:start_time|end_time)\b|^(?:q|search)\b")
+
+
 def explained(fault: ClientError) -> str:
-    """Return in one line what an assistant can tell its user about a fault."""
-    text = printable(str(fault))
+    """Return in one line what an assistant can tell its user about a fault, in the words of the tools."""
+    text = printable(str(fault)).replace(WHERE_SYMBOLS_ARE, "search_instruments finds symbols")
+    text = _PARAMETER.sub(lambda found: _ARGUMENTS[found[0]], text)
     if isinstance(fault, Refused):
         if fault.status == 401:
             text += "; start relay mcp with RELAY_TOKEN or RELAY_TOKEN_FILE"

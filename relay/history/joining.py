@@ -14,13 +14,14 @@ from relay.core.errors import RateLimited, RequestError
 from relay.core.intervals import length_s, next_open
 from relay.core.model import StreamKey, parted
 from relay.history.live_edge import live_of
-from relay.history.past_fetch import CandleQuota, Fetched, PastFetch
+from relay.history.past_fetch import CandleQuota, Fetched, PastFetch, PastTurns
 from relay.history.service import HistoryService
 from relay.history.snapshot import SplicedPast, had_up_to, is_left_open, left_out, splice, without_long_tail
 from relay.plugins.provider import Provider
 from relay.protocol import frames
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.protocol.positions import tag_of
+from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import NO_FLOOR, Attachment, Stream, Subscriber
 from relay.telemetry.events import event
@@ -46,7 +47,7 @@ class JoiningClient:
     subscriber: Subscriber
     begins: dict[Stream, int] = field(default_factory=dict)
     waiting: "dict[tuple[str, StreamKey], Joining]" = field(default_factory=dict)
-    turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    turns: dict[str, PastTurns] = field(default_factory=dict)
 
     def follow(
         self,
@@ -97,8 +98,6 @@ class Joining:
     sends `replaces` all that the client has of the stream if it is a renewal.
     """
 
-    replaces = False
-
     def __init__(
         self,
         client: JoiningClient,
@@ -117,35 +116,88 @@ class Joining:
         self._attachment = client.hub.attach(stream)
         self._confirmed_at: float | None = None
         self._tries = 0
-        turn = client.turns.setdefault(stream.provider, asyncio.Lock())
+        self._asked_at = asyncio.get_running_loop().time()
+        self.past_to_come: PastWanted | None = None
+        """What of the past is still to be sent once the provider gives it, None if nothing is."""
         self._fetch = PastFetch(
-            client.history, stream, provider, quota, turn, self._until_read, request.options, may_lack=may_lack
+            client.history, stream, provider, quota, client.turns, self._until_read, request.options, may_lack=may_lack
         )
         client.waiting[stream.provider, stream.key] = self
 
     async def run(self) -> None:
-        """Fetch the past, splice it to the stream and send it; where the provider's budget is used up, wait before.
+        """Fetch the past, splice it to the stream and send it.
 
-        Raises `RequestError` when the client had its share of candles.
+        A provider that is silent, or whose budget is used up, is not waited for: what is known is sent, and what is
+        missing follows. Raises `RequestError` when the client had its share of candles.
         """
-        client, stream = self._client, self.stream
+        fetching = asyncio.ensure_future(self._run())
         try:
-            while self._is_waiting():
-                try:
-                    if await self._attempt():
-                        return
-                except RateLimited as error:
-                    if self._is_waiting():
-                        message = f"the snapshot follows in {error.retry_after:.0f} s: {error}"
-                        state = frames.stream_status(stream.name, stream.key.interval, "throttled", message)
-                        client.tell([*self._confirm(), state])
-                    await asyncio.sleep(pause_s := max(error.retry_after, LEAST_WAIT_S))
-                    self._fetch.waited_s += pause_s
+            await asyncio.wait({fetching}, timeout=self._fetch.turns.waits.confirm_s)
+            if not fetching.done() and self._is_waiting() and not self.is_confirmed:
+                self._tell_wait("backfilling", "the provider has not answered yet; the snapshot follows")
+            while not fetching.done():
+                if (left_s := self._fetch.turns.silent_in_s(self._asked_at)) > 0:
+                    await asyncio.wait({fetching}, timeout=left_s)
+                    continue
+                self._fetch.turns.note_silence()
+                asked, wanted = self._wanted, self._reachable()
+                known = await self._fetch.known(wanted)
+                await self._until_read()
+                if fetching.done() or self._wanted != asked:
+                    continue
+                # Only then, so that what a client asks meanwhile is answered by this one, and afterwards by the rest.
+                fetching.cancel()
+                await asyncio.wait({fetching})
+                if fetching.cancelled() and self._wanted == asked:
+                    self._send_known(wanted, known)
+                    return
+                if fetching.cancelled():
+                    fetching = asyncio.ensure_future(self._run())
+            await fetching
         except RequestError as error:
-            error.symbol, error.interval = stream.name, stream.key.interval
+            error.symbol, error.interval = self.stream.name, self.stream.key.interval
             raise
         finally:
+            if not fetching.done():
+                fetching.cancel()
+                await asyncio.wait({fetching})
             self.close()
+
+    async def _run(self) -> None:
+        """Fetch the past and send it; where the provider's budget is used up, wait before. Raises as `run` does."""
+        while self._is_waiting():
+            try:
+                if await self._attempt():
+                    return
+            except RateLimited as error:
+                if self._is_waiting():
+                    self._tell_wait("throttled", f"the snapshot follows in {error.retry_after:.0f} s: {error}")
+                await asyncio.sleep(pause_s := max(error.retry_after, LEAST_WAIT_S))
+                self._fetch.waited_s += pause_s
+
+    def _tell_wait(self, status: StreamState, message: str) -> None:
+        stream = self.stream
+        state = frames.stream_status(stream.name, stream.key.interval, status, message)
+        self._client.tell([*self._confirm(), state])
+
+    def _reachable(self) -> PastWanted:
+        """Return what is wanted in a form in which what is missing of it can be told as gaps, or comes as a whole."""
+        wanted = self._wanted
+        if wanted.since is None or wanted.bars is None:
+            return wanted
+        begin = int(self._provider.clock.now()) - wanted.bars * length_s(self.stream.key.interval)
+        return wanted._replace(bars=None, since=max(wanted.since, begin))
+
+    def _send_known(self, wanted: PastWanted, known: Fetched) -> None:
+        """Send what is known of the past in the place of all of it.
+
+        Of what is wanted since some time the rest is told as gaps, and comes with their repair.
+        """
+        if not self._is_waiting():
+            return
+        self._wanted = wanted
+        self.past_to_come = wanted if wanted.since is None else None
+        self._send(self._splice(known), known)
 
     async def _attempt(self) -> bool:
         """Fetch the past and send it; say whether it is over. Raises what the fetch does."""
@@ -282,6 +334,7 @@ class Joining:
                     revisions_known=past.revisions_known,
                     is_extended=self._options.extended,
                     replaces=self.replaces,
+                    pending=self.past_to_come is not None,
                 ),
             ]
         )
@@ -312,6 +365,11 @@ class Joining:
         return NO_FLOOR if floor is None else floor
 
     # -- meanwhile ---------------------------------------------------------------------------------
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what is sent takes the place of all that the client has."""
+        return False
 
     @property
     def is_confirmed(self) -> bool:

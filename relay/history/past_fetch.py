@@ -3,11 +3,13 @@
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from relay.core.errors import ProviderError, ProviderUnavailable, RateLimited, StoreError
+from relay.core.errors import ProviderError, ProviderTimeout, ProviderUnavailable, RateLimited, StoreError
 from relay.core.intervals import length_s
 from relay.core.model import Candle, parted
 from relay.history.live_edge import LiveEdge, live_of
@@ -19,6 +21,8 @@ from relay.protocol.client_requests import PastWanted, SubscribeOptions
 from relay.storage.past_seen import PastSeen
 from relay.streams.subscriptions import Stream
 
+T = TypeVar("T")
+
 MOST_SINCE = 20_000
 """Candles that a resume may bring; beyond, the newest are sent and the snapshot is not complete."""
 MOST_REVISED = 2000
@@ -26,9 +30,76 @@ MOST_REVISED = 2000
 MOST_WAIT_S = 150.0
 """A past that has to wait for the provider's budget is waited for so long at most."""
 NOT_GIVEN = "the provider could not deliver these candles"
+NOT_YET = "the provider has not answered yet; these candles follow once it does"
 TOO_MANY = f"one answer has at most {MOST_SINCE} candles, the newest; request these from history"
 LAG_WAIT_S = 0.5
 """So long history that may lag is waited for before it is asked again; twice as long each time."""
+KNOWN_WAIT_S = 1.0
+"""So long what is known is waited for: it may have to be compared with what a silent provider says."""
+
+
+class PastWaits(NamedTuple):
+    """How long a subscription waits for its past, in seconds. Both are our own choice."""
+
+    confirm_s: float = 2.0
+    """Then the client is told that the stream is accepted, and what it waits for."""
+    patience_s: float = 5.0
+    """A provider that gave the client nothing for so long is silent: what is known is sent, and live updates."""
+
+
+PAST_WAITS = PastWaits()
+
+
+class PastTurns:
+    """The pasts of one client from one provider: one at a time, as they are large, as long as the provider answers.
+
+    `heard_at` is when it last answered one, or was asked.
+    """
+
+    def __init__(self, waits: PastWaits = PAST_WAITS) -> None:
+        self.waits = waits
+        self._lock = asyncio.Lock()
+        self._holder: object | None = None
+        self._is_silent = False
+        self.heard_at = self._now()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    def hear(self) -> None:
+        """Know that the provider answers."""
+        self._is_silent = False
+        self.heard_at = self._now()
+
+    def silent_in_s(self, since: float) -> float:
+        """Return in how many seconds somebody who waits `since` then has waited long enough; 0 or less: already."""
+        return max(since, self.heard_at) + self.waits.patience_s - self._now()
+
+    def note_silence(self) -> None:
+        """Know that the provider is silent: whoever waits for its turn need not wait any longer."""
+        self._is_silent = True
+        if self._holder is not None:
+            self._let_go()
+
+    async def take(self, until_ready: Callable[[], Awaitable[None]], fetch: Callable[[], Awaitable[T]]) -> T:
+        """Return what is fetched when it is its turn and `until_ready` is over. Raises what the two raise."""
+        await self._lock.acquire()
+        holder = self._holder = object()
+        try:
+            await until_ready()
+            if not self._is_silent:
+                self.heard_at = self._now()
+            elif self._holder is holder:
+                self._let_go()
+            return await fetch()
+        finally:
+            if self._holder is holder:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self._holder = None
+        self._lock.release()
 
 
 class CandleQuota(Protocol):
@@ -66,10 +137,10 @@ class Fetched(NamedTuple):
 class PastFetch:
     """Asks history for the past of one subscription, with the `options` of its newest request.
 
-    One past at a time of each provider, in `turn`: they are large, and a provider that hangs holds up no other. Each
-    one waits until the client has read enough. Where it `may_lack` some, what cannot be had makes a past incomplete,
-    else it is raised. `waited_s` is how long the subscription has waited for the provider's budget. What is asked for
-    again, because the past changed meanwhile, counts once for the client.
+    The pasts of each provider come in `turns`, and each one waits until the client has read enough. Where it `may_lack`
+    some, what cannot be had makes a past incomplete, else it is raised. `waited_s` is how long the subscription has
+    waited for the provider's budget. What is asked for again, because the past changed meanwhile, counts once for the
+    client.
     """
 
     def __init__(
@@ -78,7 +149,7 @@ class PastFetch:
         stream: Stream,
         provider: Provider,
         quota: CandleQuota,
-        turn: asyncio.Lock,
+        turns: dict[str, PastTurns],
         until_read: Callable[[], Awaitable[None]],
         options: SubscribeOptions,
         *,
@@ -93,7 +164,9 @@ class PastFetch:
         self._stream = stream
         self._provider = provider
         self._quota = quota
-        self._turn = turn
+        if stream.provider not in turns:
+            turns[stream.provider] = PastTurns()
+        self.turns = turns[stream.provider]
         self._until_read = until_read
         self._may_lack = may_lack
 
@@ -108,9 +181,8 @@ class PastFetch:
         seen = self._history.look()
         fetched = Fetched(seen) if wanted.bars == 0 else await self._fetch_past(wanted, seen)
         if wanted.wants_revised:
-            async with self._turn:
-                await self._until_read()
-                fetched = await self._fetch_revised(wanted, fetched)
+            came = fetched
+            fetched = await self.turns.take(self._until_read, lambda: self._fetch_revised(wanted, came))
         return fetched
 
     def without_past(self) -> Fetched:
@@ -120,6 +192,23 @@ class PastFetch:
             raise ProviderUnavailable(reason)
         seen, asked_at = self._history.look(), self._provider.clock.now()
         return Fetched(seen, PastCandles((), True, False), asked_at, gap_reason=reason, revisions_known=False)
+
+    async def known(self, wanted: PastWanted) -> Fetched:
+        """Return what is known of what is wanted without the provider. Raises `RequestError` as `fetch` does."""
+        self._check()
+        seen, asked_at = self._history.look(), self._provider.clock.now()
+        most = MOST_SINCE if wanted.bars is None else min(MOST_SINCE, wanted.bars + self.options.closed_only)
+        asked = dataclasses.replace(self._request(seen, most), is_spliced=True)
+        past = PastCandles((), True, False)
+        with suppress(TimeoutError, ProviderError, StoreError):
+            async with asyncio.timeout(KNOWN_WAIT_S):
+                past = await self._history.stored(asked)
+        self._count(_rows_for(past, wanted))
+        return Fetched(seen, past, asked_at, gap_reason=NOT_YET, revisions_known=False)
+
+    async def _until_ready(self) -> None:
+        await self._until_read()
+        self._check()
 
     def _check(self) -> None:
         """Raise `RequestError` when the client had its share, unless what comes next was counted already."""
@@ -140,11 +229,10 @@ class PastFetch:
         pause_s, spent, is_strict, more = LAG_WAIT_S, 0, False, 0
         while True:
             # Who waits to ask again leaves the turn to others.
-            async with self._turn:
-                await self._until_read()
-                if not spent:
-                    self._check()
-                fetched = await self._ask(wanted, seen, is_strict, more)
+            fetched = await self.turns.take(
+                self._until_ready if not spent else self._until_read,
+                partial(self._ask, wanted, seen, is_strict, more),
+            )
             rows = _rows_for(fetched.past, wanted)
             self._count(max(0, rows - spent))
             spent = max(spent, rows)
@@ -203,10 +291,13 @@ class PastFetch:
                 is_all = start is None and len(past.candles) < most
                 return Fetched(seen, past, asked_at, 0 if is_all else past.candles[0].time if start is None else start)
         except RateLimited as error:
+            self.turns.hear()
             if not self._may_lack or self.waited_s + error.retry_after <= MOST_WAIT_S:
                 raise
             gap_reason = f"the provider was not asked; these candles follow later: {error}"
-        except ProviderError:
+        except ProviderError as error:
+            if not isinstance(error, ProviderTimeout):
+                self.turns.hear()
             if not self._may_lack:
                 raise
         except StoreError:
@@ -283,6 +374,7 @@ class PastFetch:
             extended=extended,
             needs_extras=extended,
             seen=seen,
+            on_answer=self.turns.hear,
         )
 
     def _live(self) -> LiveEdge | None:

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from relay.core.clock import Clock
 from relay.core.errors import BadAnswer, ProviderError, ProviderUnavailable
+from relay.core.fair_queue import FairQueue, QueueTurn
 from relay.core.intervals import length_s, next_open
 from relay.core.model import Candle, StreamKey
 from relay.core.spans import Span, span_at
 from relay.history.answer_reach import AnswerMoments, AnswerReach, reach_of, usable_rows
 from relay.history.doubts import Doubts
-from relay.history.fair_queue import FairQueue, QueueTurn
 from relay.history.final_candles import FinalCandles, KnownCandles, News
 from relay.history.recent_answers import RecentAnswers
 from relay.history.requests import CandleSource, PageRequest, ProviderAnswer

@@ -1,14 +1,16 @@
-"""A past that a client is sent anew, for which it did not ask: its provider changed it; however long that takes."""
+"""A past that a client is sent anew: its provider changed it, or gave it late; however long that takes."""
 
 import asyncio
 import math
 
 from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
+from relay.core.spans import FOREVER
 from relay.history.joining import Joining, JoiningClient
 from relay.history.past_fetch import CandleQuota
 from relay.plugins.provider import Provider
 from relay.protocol.client_requests import MOST_BARS, Request
+from relay.protocol.server_messages import StreamState
 from relay.streams.subscriptions import Stream
 
 WAIT_S = 1.0
@@ -17,9 +19,10 @@ MOST_WAIT_S = 30.0
 
 
 class Renewal(Joining):
-    """Sends a client that has a stream its past anew; less than the client has may not take the place of that."""
+    """Sends a client that has a stream its past anew; less than the client has may not take the place of that.
 
-    replaces = True
+    A request for another past that comes meanwhile is answered first.
+    """
 
     def __init__(
         self, client: JoiningClient, quota: CandleQuota, stream: Stream, provider: Provider, request: Request
@@ -30,6 +33,29 @@ class Renewal(Joining):
         self._renewed = request.past
         self._bars = request.past.bars or 0
         self._failure_wait_s = WAIT_S
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what is sent takes the place of all that the client has."""
+        return self._wanted is self._renewed
+
+    async def run(self) -> None:
+        """Fetch the past and send it. Raises `RequestError` when the client had its share of candles."""
+        try:
+            await self._run()
+        finally:
+            self.close()
+
+    def replace(self, request: Request) -> None:
+        """Answer a later request, whose options count at once: the client has the stream."""
+        super().replace(request)
+        client, stream = self._client, self.stream
+        client.hub.subscribe(client.subscriber, stream, request.options, begin=FOREVER)
+        # Who goes on from what it has is still to be sent what it had asked for before.
+        self.past_to_come = None if self.replaces or self._wanted.since is None else self._renewed
+
+    def _tell_wait(self, status: StreamState, message: str) -> None:
+        """Say nothing: the stream is live."""
 
     async def _attempt(self) -> bool:
         self._reach_back()
@@ -50,5 +76,5 @@ class Renewal(Joining):
             self._wanted = self._renewed = wanted._replace(bars=min(MOST_BARS, self._bars + opened))
 
     def _state(self) -> list[bytes]:
-        """Return nothing if the client was told no other state meanwhile."""
-        return super()._state() if self._fetch.waited_s else []
+        """Return nothing: the client hears of each state of the stream."""
+        return []

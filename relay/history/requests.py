@@ -57,12 +57,16 @@ class PastCandles(NamedTuple):
 
 
 class CallAllowance:
-    """How many calls of a provider a request may still cause; several that are one to a client share it."""
+    """How many calls of a provider a request may still cause; several that are one to a client share it.
 
-    __slots__ = ("left",)
+    With none from the beginning (`is_none`) those that others caused are not waited for either.
+    """
+
+    __slots__ = ("is_none", "left")
 
     def __init__(self, left: int = MAX_CALLS) -> None:
         self.left = left
+        self.is_none = left <= 0
 
 
 def _not_live() -> None:
@@ -117,7 +121,8 @@ class HistoryRequest:
     `joins_gaps` those that one call can span are one question, and what is known between them comes again.
     Candles that are `extended` carry what is known beside prices and volume, and with `needs_extras` the provider is
     asked for what stored ones do not carry. An answer that is encoded has them in the `form`, or as these two say.
-    `on_call` is called for each call to the provider that the request causes. Whoever has `seen` the past before asking
+    `on_call` is called for each call to the provider that the request causes, `on_answer` for each time that what it
+    waited for came. Whoever has `seen` the past before asking
     has to find out when the answer is used whether it is still the same.
     """
 
@@ -136,6 +141,7 @@ class HistoryRequest:
     allowance: CallAllowance | None = None
     form: CandleForm | None = None
     on_call: Callable[[], None] | None = None
+    on_answer: Callable[[], None] | None = None
     seen: PastSeen | None = None
 
     @property

@@ -185,6 +185,8 @@ class HistoryService:
         request = self._begin(asked)
         request.is_strict = asked.must_be_new
         past, origin = await self._walk(request, asked.client)
+        if asked.allowance is not None and asked.allowance.is_none:
+            return past
         low, high = request.reached()
         is_due = asked.source.has_history and self.calls.must_ask_again(asked.source, asked.key, low, high)
         if is_due and await self.ask_again(asked.source, asked.key, low, asked.client, end=high):
@@ -237,6 +239,8 @@ class HistoryService:
             origin = "provider"
             awaited: dict[ProviderCall, None] = {}
             for piece in request.pieces(high):
+                if allowance.is_none:
+                    break
                 busy = self.calls.under_way(source, key, piece.span)
                 if not busy:
                     if allowance.left <= 0:
@@ -253,10 +257,12 @@ class HistoryService:
             try:
                 answers = await self.calls.wait(awaited)
             except RateLimited:
-                if any(call.turn.client == client for call in awaited):
+                if any(call.turn.client == client or client in call.turn.clients for call in awaited):
                     raise
                 # Whoever began the call had its share of the budget; this client has a share of its own.
                 continue
+            if request.asked.on_answer is not None:
+                request.asked.on_answer()
             for answer in answers:
                 request.adopt(answer)
 
@@ -269,6 +275,10 @@ class HistoryService:
             return await self._of_one_past(asked, lambda seeing: self.derived.stored(seeing, derivation))
         self.served["store"] += 1
         return await self._of_one_instrument(asked, self._stored)
+
+    async def stored_text(self, asked: HistoryRequest) -> EncodedCandles:
+        """Return what `stored` does, encoded; it holds for no other request."""
+        return encoded_past(asked, await self.stored(asked))
 
     async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key

@@ -11,6 +11,7 @@ from relay.core.errors import Code, RequestError
 from relay.core.intervals import INTERVALS
 from relay.core.model import Instrument, StreamKey
 from relay.core.near_names import did_you_mean
+from relay.core.rate_limits import FairQuota
 from relay.instruments.derivations import derivable, derivation_of, intervals_of, is_available
 from relay.instruments.listing import Standing
 from relay.instruments.lookups import Lookups
@@ -64,6 +65,12 @@ class Named(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+class _WaitedFor(NamedTuple):
+    # What is done for a symbol, and the clients that wait for it.
+    task: asyncio.Task[None]
+    clients: list[str]
 
 
 class Listed(NamedTuple):
@@ -121,7 +128,8 @@ class Directory:
         self._ownership = Ownership(self._providers, self._kept, self._lookups)
         self.name_of = self._ownership.name_of
         self._tasks: list[asyncio.Task[None]] = []
-        self._settling: defaultdict[str | None, dict[str, asyncio.Task[None]]] = defaultdict(dict)
+        self._settling: defaultdict[str | None, dict[str, _WaitedFor]] = defaultdict(dict)
+        self._quotas: defaultdict[str | None, FairQuota[str, str]] = defaultdict(FairQuota)
         self._settle_s = waits.settle_s
         self._patience_ends = 0.0
 
@@ -137,7 +145,7 @@ class Directory:
 
     async def close(self) -> None:
         """Stop refreshing."""
-        tasks = [*self._tasks, *(task for some in self._settling.values() for task in some.values())]
+        tasks = [*self._tasks, *(one.task for some in self._settling.values() for one in some.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *map(Lookups.close, self._lookups.values()), return_exceptions=True)
@@ -164,8 +172,10 @@ class Directory:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def settled(self, pin: str | None = None, symbol: str | None = None) -> None:
+    async def settled(self, pin: str | None = None, symbol: str | None = None, clients: Sequence[str] = ("",)) -> None:
         """Wait until the lists that decide about a symbol (without one: all lists) were asked for once.
+
+        `clients` are those who want to know it: questions for one symbol take turns among clients.
 
         Nobody waits for that any more when the relay runs for some seconds: a provider that hangs holds up no other.
         A list of an earlier run is taken for the present one where there is no answer to the first question soon.
@@ -191,7 +201,7 @@ class Directory:
             for kept in self._ownership.unconfirmed(symbol):
                 await kept.answer()
         for lookups in self._ownership.to_ask(pin, symbol):
-            await lookups.ask(symbol)
+            await lookups.ask(symbol, clients)
             if lookups.get(symbol) is not None:
                 break
         lacking = self._ownership.lacking(pin, symbol)
@@ -223,23 +233,31 @@ class Directory:
                 break
         return True
 
-    def settling(self, pin: str | None, symbol: str) -> asyncio.Task[None]:
+    def settling(self, pin: str | None, symbol: str, client: str = "") -> asyncio.Task[None]:
         """Return what `settled` does for a symbol, once for all who wait for it at a time; not to be cancelled.
 
-        Raises `RequestError` while too many other symbols are waited for.
+        Raises `RequestError` while too many other symbols are waited for, or the client waits for more than are free.
         """
         pin, symbol = self._understood(pin, symbol)
-        settling = self._settling[pin]
-        task = settling.get(symbol)
-        if task is None:
-            if len(settling) >= self._most_settling:
-                raise RequestError(
-                    Code.PROVIDER_UNAVAILABLE,
-                    f"{len(settling)} other symbols that no list has are waited for; ask again",
-                    retry_after=self._settle_s,
-                )
-            task = settling[symbol] = asyncio.create_task(self.settled(pin, symbol), name="settling of a symbol")
-            task.add_done_callback(lambda _: settling.pop(symbol, None))
+        settling, quota = self._settling[pin], self._quotas[pin]
+        known = settling.get(symbol)
+        if known is not None:
+            if client not in known.clients:
+                known.clients.append(client)
+                for lookups in self._ownership.to_ask(pin, symbol):
+                    lookups.hasten(symbol, client)
+            return known.task
+        if not quota.may_open(client, settling, self._most_settling):
+            raise RequestError(
+                Code.PROVIDER_UNAVAILABLE,
+                f"{len(settling)} other symbols that no list has are waited for; ask again",
+                retry_after=self._settle_s,
+            )
+        quota.opened(symbol, client, settling)
+        clients = [client]
+        task = asyncio.create_task(self.settled(pin, symbol, clients), name="settling of a symbol")
+        settling[symbol] = _WaitedFor(task, clients)
+        task.add_done_callback(lambda _: settling.pop(symbol, None))
         return task
 
     def holder(self, pin: str | None, symbol: str) -> tuple[str | None, str]:

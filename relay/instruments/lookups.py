@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from relay.core.errors import ProviderError, RateLimited, StoreError, log_text
+from relay.core.fair_queue import FairQueue, QueueTurn
 from relay.core.model import Instrument
-from relay.core.rate_limits import TokenBucket
+from relay.core.rate_limits import FairQuota, TokenBucket
 from relay.core.threads import in_thread
 from relay.instruments.listing import BELIEVED_AFTER, Standing
 from relay.instruments.saved_list import read_rows, rows_of
@@ -26,7 +27,8 @@ class LookupLimits(NamedTuple):
     A symbol that it has is valid for the life of its list (`instruments_ttl_s`), and stays in use while it is asked for
     again. That it has none is valid for `unknown_s`, a failure is told for `failed_s`. Of both at most `most` are kept.
     Clients cause at most `rate` questions a second in the long run, `burst` at once, and wait `wait_s` for an answer;
-    at most `most_asked` symbols wait for theirs. What is known is stored `save_s` after it changed.
+    at most `most_asked` symbols wait for theirs, of which no client has more than are free. What is known is stored
+    `save_s` after it changed.
     """
 
     most: int = 10_000
@@ -40,6 +42,8 @@ class LookupLimits(NamedTuple):
 
 
 LOOKUP_LIMITS = LookupLimits()
+LEAST_WAIT_S = 0.001
+"""What is left of a wait may be too short for a clock to pass it."""
 
 
 class NoInstrument(NamedTuple):
@@ -64,9 +68,10 @@ class _Known:
 class _Question:
     """A symbol that a provider is to be asked for, how many wait for the answer, and whether it was asked by now."""
 
-    __slots__ = ("is_asked", "task", "waiting")
+    __slots__ = ("is_asked", "task", "turn", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, turn: QueueTurn) -> None:
+        self.turn = turn
         self.task: asyncio.Task[None] | None = None
         self.waiting = 0
         self.is_asked = False
@@ -75,7 +80,8 @@ class _Question:
 class Lookups:
     """What one provider said of the symbols that somebody asked for; symbols are in upper case.
 
-    A question that has not been put yet is forgotten once nobody waits for its answer any more.
+    Questions of different clients take turns: who asks for many holds up no other. One that has not been put yet is
+    forgotten once nobody waits for its answer any more.
     `on_answer` is called when the instruments that are known are others than before.
     """
 
@@ -98,7 +104,8 @@ class Lookups:
         self._missing: OrderedDict[str, NoInstrument] = OrderedDict()
         self._gone: set[str] = set()
         self._asking: dict[str, _Question] = {}
-        self._places = asyncio.Semaphore(provider.info.calls_at_once)
+        self._turns = FairQueue(provider.info.calls_at_once, tuple)
+        self._quota: FairQuota[str, str] = FairQuota()
         self._bucket = TokenBucket(limits.rate, limits.burst, self._now)
         self._saving: asyncio.Task[None] | None = None
         self._failed = RareWarning(log, "lookup_failed", provider=provider.name)
@@ -135,20 +142,23 @@ class Lookups:
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def begin(self, symbol: str) -> None:
+    def begin(self, symbol: str, client: str = "") -> None:
         """Have the provider asked for a symbol if its answer is needed; all who want to know it share one question."""
         known = self._known.get(symbol)
         if known is not None:
             self._known.move_to_end(symbol)
         is_needed = self.missing(symbol) is None if known is None else self._now() >= known.asks_at
-        if not is_needed or symbol in self._asking:
+        if not is_needed:
             return
-        if len(self._asking) >= self._limits.most_asked:
+        if symbol in self._asking:
+            self._asking[symbol].turn.hasten(client)
+        elif not self._quota.may_open(client, self._asking, self._limits.most_asked):
             if known is None:
                 text = f"{self.provider.info.title} is asked for {len(self._asking)} other symbols"
                 self._note_missing(symbol, is_known=False, text=text, valid_s=self._limits.failed_s)
         else:
-            question = self._asking[symbol] = _Question()
+            self._quota.opened(symbol, client, self._asking)
+            question = self._asking[symbol] = _Question(self._turns.turn(client))
             name = f"lookup of {symbol} at {self.provider.name}"
             question.task = asyncio.create_task(self._ask(symbol, question), name=name)
             question.task.add_done_callback(lambda _: self._forget(symbol, question))
@@ -157,12 +167,18 @@ class Lookups:
         if self._asking.get(symbol) is question:
             del self._asking[symbol]
 
-    async def ask(self, symbol: str) -> None:
-        """Wait until it is known whether the provider has a symbol, for a few seconds.
+    def hasten(self, symbol: str, client: str) -> None:
+        """Let a question that others wait for come in the turn of another client, too."""
+        if symbol in self._asking:
+            self._asking[symbol].turn.hasten(client)
+
+    async def ask(self, symbol: str, clients: Sequence[str] = ("",)) -> None:
+        """Wait until it is known whether the provider has a symbol, for a few seconds; `clients` are who wants to know.
 
         One that is known already is not waited for. What is not known then is `missing` without an answer.
         """
-        self.begin(symbol)
+        for client in clients:
+            self.begin(symbol, client)
         question = self._asking.get(symbol)
         if question is None or question.task is None or symbol in self._known:
             return
@@ -179,9 +195,9 @@ class Lookups:
             self._note_missing(symbol, is_known=False, text=f"{title} has not said yet whether it has it", valid_s=1.0)
 
     async def _ask(self, symbol: str, question: _Question) -> None:
-        async with self._places:
+        async with question.turn:
             while not self._bucket.take():  # noqa: ASYNC110 - only time makes room, nobody could set an event
-                await asyncio.sleep(self._bucket.wait_s)
+                await asyncio.sleep(max(LEAST_WAIT_S, self._bucket.wait_s))
             question.is_asked = True
             try:
                 found = await self.provider.instrument(symbol)

@@ -137,10 +137,12 @@ def snapshot(
     revisions_known: bool = True,
     is_extended: bool = False,
     replaces: bool = False,
+    pending: bool = False,
 ) -> bytes:
     """Encode the candles sent first as a frame; `revised` is None where nobody asked what was revised.
 
-    With `replaces` they take the place of those that the client has, and it did not ask.
+    With `replaces` they take the place of those that the client has, and it did not ask. `pending` says that such a
+    one follows.
     """
     as_object: Callable[[Candle], CandleObject] = _extended if is_extended else Candle._asdict  # type: ignore[assignment]  # as CandleObject has it
     message: SnapshotMessage = {
@@ -159,6 +161,8 @@ def snapshot(
         message["revisions_known"] = revisions_known
     if replaces:
         message["replaces"] = True
+    if pending:
+        message["pending"] = True
     return encode(message)
 
 

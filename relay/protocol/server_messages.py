@@ -105,8 +105,16 @@ class SnapshotMessage(TypedDict):
     replaces: NotRequired[
         Annotated[
             bool,
-            "True if no request asked for it: the provider changed its history, and these candles take the place of "
-            "all that the client has of the stream.",
+            "True if no request asked for it: the provider changed its history, or gave the past that was asked for "
+            "later than a snapshot with `pending`. These candles take the place of all that the client has of the "
+            "stream.",
+        ]
+    ]
+    pending: NotRequired[
+        Annotated[
+            bool,
+            "True if the provider has not answered in time: the snapshot has what is known, and another one with "
+            "`replaces` follows once the provider gives the rest.",
         ]
     ]
     revised: NotRequired[

@@ -8,7 +8,7 @@ import pytest
 
 from providers import BUILTIN
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey, hookimpl
-from relay.client import BadArgument, Refused, RelayClient, Unreachable
+from relay.client import BadArgument, ClientError, Refused, RelayClient, Unreachable
 from relay.commands.assistant_calls import answer
 from relay.commands.assistant_tools import AssistantTools, explained
 from tests.conftest import StartRelay
@@ -73,7 +73,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("candles", {**BTC, "start": "1764000000000"}, "did you mean 1764000000?"),
     ("candles", {**BTC, "end": "yesterday"}, "end 'yesterday' is not a time; write 2025-11-24T16:00:00Z"),
     ("candles", {**BTC, "start": {"at": 5}}, 'start {"at":5} is not'),
-    ("candles", {**BTC, "start": "2025-11-25", "end": "2025-11-24"}, "is after end_time"),
+    (
+        "candles",
+        {**BTC, "start": "2025-11-25", "end": "2025-11-24"},
+        "start 2025-11-25T00:00:00Z is after end 2025-11-24T00:00:00Z",
+    ),
     ("candles", {"interval": "1m"}, 'symbol is missing; give one, for example "symbol":"BTCUSDT"'),
     ("candles", {"symbol": "BTCUSDT", "interval": 60}, "interval 60 is not a text; did you mean"),
     (
@@ -114,6 +118,23 @@ async def test_values_that_assistants_write_as_texts_are_taken(tools: AssistantT
     assert await answer(tools, "candles", {**BTC, "limit": 2.0, "start": START}) == plain
     found = await answer(tools, "latest", {"symbols": '["BTCUSDT"]', "interval": None})
     assert [row["symbol"] for row in found.values["latest"]] == ["BTCUSDT"]
+
+
+async def test_what_the_relay_refuses_is_said_in_the_words_of_the_tools(tools: AssistantTools) -> None:
+    wrong = []
+    for tool, arguments, said in (
+        ("candles", {**BTC, "start": 2_000_000_000}, "start 2000000000 ("),
+        ("candles", {"symbol": "ZZZZ9", "interval": "1m"}, "; search_instruments finds symbols"),
+        ("latest", {"symbols": ["BTCUSDT"], "interval": "7m"}, "interval '7m'"),
+        ("search_instruments", {"query": "x" * 101}, "query "),
+    ):
+        try:
+            found = (await answer(tools, tool, arguments)).text
+        except ClientError as fault:
+            found = explained(fault)
+        if said not in found or any(word in found for word in ("_time", "GET ", "/api/", "format=")):
+            wrong.append((arguments, found))
+    assert not wrong
 
 
 async def test_one_symbol_that_fails_keeps_the_others(tools: AssistantTools) -> None:

@@ -118,6 +118,8 @@ class StreamCheck:
         """Judge one message about the stream, which came at `now`."""
         kind = message["type"]
         self._note(f"{now:.2f} {_short(message)}")
+        if message.get("replaces"):
+            self._begin_anew(message)
         self._check_seq(message.get("seq"))
         if kind == "snapshot":
             self._take_snapshot(message, now)
@@ -172,6 +174,15 @@ class StreamCheck:
         if self._seq is not None and seq <= self._seq:
             self._complain(f"seq {seq} after {self._seq}")
         self._seq = seq
+
+    def _begin_anew(self, snapshot: Message) -> None:
+        """Take a snapshot in the place of all that came, of which it may lack nothing."""
+        times = {candle["time"] for candle in snapshot["candles"]}
+        if lost := sorted(self.closed.keys() - times):
+            self._complain(f"a snapshot replaces {_listed(lost)} by nothing")
+        self.closed.clear()
+        self._from_before.clear()
+        self._newest, self._known_until, self._seq = 0, None, None
 
     def _take_snapshot(self, message: Message, now: float) -> None:
         times = [candle["time"] for candle in message["candles"]]

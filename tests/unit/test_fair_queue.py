@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from relay.core.errors import RateLimited
+from relay.core.fair_queue import FairQueue
 from relay.core.model import Budget
-from relay.history.fair_queue import FairQueue
 
 
 class Venue:
@@ -219,3 +219,53 @@ async def test_a_call_that_ends_after_a_budget_is_back_counts_in_the_new_period(
         turn.weight = 45
     with pytest.raises(RateLimited, match="one client may use at most 75%"):
         await venue.turns.take(venue.turns.turn("alice"))
+
+
+async def test_a_call_that_another_client_waits_for_as_well_comes_in_its_turn() -> None:
+    venue = Venue()
+    turn = venue.turns.turn("a")
+
+    async def shared() -> None:
+        async with turn:
+            venue.begun.append("shared")
+            venue.running.append(asyncio.Event())
+            await venue.running[-1].wait()
+
+    calls = [venue.start(f"a{n}", "a") for n in range(4)]
+    await settle()
+    calls.append(asyncio.create_task(shared()))
+    await settle()
+    turn.hasten("b")
+    turn.hasten("b")
+    calls.append(venue.start("b0", "b"))
+    await venue.end_all()
+    assert venue.begun == ["a0", "a1", "shared", "a2", "b0", "a3"]
+    await asyncio.gather(*calls)
+
+
+async def test_a_call_is_made_for_whoever_has_a_share_left_of_those_who_wait_for_it() -> None:
+    venue = Venue(limit=8)
+    await _call(venue, "a0")
+    await _call(venue, "a1")
+    await _call(venue, "a2")
+    busy = venue.start("c0", None)
+    await settle()
+    turn = venue.turns.turn("a")
+
+    async def shared() -> None:
+        async with turn:
+            venue.begun.append("shared")
+
+    waiting = asyncio.create_task(shared())
+    await settle()
+    turn.hasten("b")
+    venue.used = 2
+    await venue.end_all()
+    await asyncio.gather(busy, waiting)
+    assert (venue.begun[-1], turn.client) == ("shared", "b")
+
+
+async def _call(venue: Venue, name: str) -> None:
+    call = venue.start(name, "a")
+    await venue.end_all()
+    await call

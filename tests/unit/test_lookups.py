@@ -263,15 +263,36 @@ async def test_what_is_kept_and_asked_is_bounded(lookups_of: MakeLookups) -> Non
         lookups.begin(f"S{number}")
     for number in range(30):
         lookups.begin(f"N{number}")
-    assert [lookups.missing(f"N{number}") is not None for number in (7, 29)] == [False, True]
-    await eventually(lambda: len(shop.asked) == 20)
+    for number in range(8):
+        lookups.begin(f"L{number}", "another client")
+    # A client has no more than are free for others.
+    assert lookups.missing("N29") is not None
+    assert [lookups.missing(f"L{number}") is not None for number in (4, 5)] == [False, True]
+    await eventually(lambda: len(shop.asked) == 16)
     # Five at once, then one a second.
-    assert loop.time() - began >= 14
+    assert loop.time() - began >= 10
     assert shop.most_at_once == INFO.calls_at_once
     await asyncio.sleep(1)
     assert len(lookups.instruments) == 10
     assert set(lookups.instruments) < set(shop.shelf)
     assert sum(lookups.missing(f"N{number}") is not None for number in range(30)) <= 10
+
+
+async def test_who_asks_for_many_symbols_holds_up_no_other(lookups_of: MakeLookups) -> None:
+    shop = Shop("AAPL", "MSFT")
+    lookups = lookups_of(shop, burst=1.0, rate=5.0, wait_s=60.0)
+    many = [asyncio.create_task(lookups.ask(f"N{number}", ["greedy"])) for number in range(100)]
+    await asyncio.sleep(1.0)
+    await asyncio.gather(lookups.ask("AAPL", ["modest"]), lookups.ask("MSFT", ["other"]))
+    before = shop.asked.index("AAPL")
+    assert before < 15
+    assert shop.asked.index("MSFT") <= before + 2
+    # The 100th of one client, which another one asks for as well, comes in the turn of that one.
+    await lookups.ask("N99", ["modest"])
+    assert shop.asked.index("N99") < 25
+    for task in many:
+        task.cancel()
+    await asyncio.gather(*many, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
@@ -419,11 +440,30 @@ async def test_all_who_wait_for_a_symbol_share_what_is_done_for_it(start: Start)
 async def test_so_many_symbols_of_a_provider_at_most_are_waited_for_at_a_time(start: Start) -> None:
     directory = await start(Shop("A", "B", "C", name="slow"), Shop("A", "B", "C", name="quick"), most_settling=2)
     for pin in ("slow", "quick", None):
-        asked = [directory.settling(pin, symbol) for symbol in "AB"]
+        asked = [directory.settling(pin, symbol, client) for symbol, client in (("A", "one"), ("B", "two"))]
         with pytest.raises(RequestError, match="2 other symbols"):
-            directory.settling(pin, "C")
+            directory.settling(pin, "C", "three")
     await asyncio.gather(*asked)
     await directory.settling(None, "C")
+
+
+async def test_one_client_leaves_places_for_others_to_wait_for_a_symbol(start: Start) -> None:
+    directory = await start(Shop("A", "B", "C"), most_settling=4)
+    for symbol in "ABC":
+        directory.settling(None, symbol, "greedy")
+    with pytest.raises(RequestError, match="3 other symbols"):
+        directory.settling(None, "D", "greedy")
+    await directory.settling(None, "E", "modest")
+
+
+async def test_a_symbol_of_many_comes_in_the_turn_of_another_client_who_waits_for_it(start: Start) -> None:
+    shop = Shop()
+    directory = await start(shop)
+    waiting = [directory.settling("shop", f"N{number}", "greedy") for number in range(100)]
+    await asyncio.sleep(1.0)
+    await directory.settling("shop", "N99", "modest")
+    assert shop.asked.index("N99") < 15
+    await asyncio.gather(*waiting)
 
 
 async def test_list_of_the_same_provider_comes_first(start: Start) -> None:

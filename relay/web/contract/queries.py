@@ -100,6 +100,15 @@ EXTENDED = Defaulted(
     default=False,
     example=True,
 )
+MOST_WAIT_S = 60
+WAIT = Parameter(
+    "wait_s",
+    Whole(0, MOST_WAIT_S),
+    "Only with `format=json`: the answer comes after about so many seconds at the latest, with the candles that are "
+    "known by then; `complete` is false where some may be missing. 0 asks no provider. Without it the provider is "
+    "waited for.",
+    example=5,
+)
 ASSET_CLASS = Parameter("asset_class", Word(), "Only instruments of this asset class.", example="crypto")
 
 
@@ -114,6 +123,7 @@ class HistoryQuery(NamedTuple):
     form: str
     extended: bool
     symbols: tuple[str, ...] | None
+    wait_s: int | None = None
 
     @property
     def one_symbol(self) -> tuple[str | None, str]:
@@ -142,6 +152,10 @@ def _fit_together(asked: HistoryQuery) -> None:
     if asked.start is not None and asked.end is not None and asked.start > asked.end:
         said = f"start_time {asked.start} is after end_time {asked.end}"
         raise RequestError(Code.INVALID_REQUEST, said)
+    if asked.wait_s is not None and asked.form != "json":
+        raise RequestError(
+            Code.INVALID_REQUEST, f"{WAIT.name} is only for {FORMAT.name}=json: lines cannot say what lacks"
+        )
     if asked.form == "json" and asked.limit > MOST_AT_ONCE:
         raise CANDLE_COUNT.fault(LIMIT.name, str(asked.limit))
 
@@ -210,6 +224,7 @@ HISTORY = Query(
     FORMAT,
     EXTENDED,
     SYMBOLS_PARAMETER,
+    WAIT,
     check=_fit_together,
 )
 SYMBOLS = Query(SymbolsQuery, ASSET_CLASS)

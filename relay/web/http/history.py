@@ -1,16 +1,18 @@
 """The history route: candles of one stream or several, as JSON, CSV or newline-delimited JSON."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import orjson
 from aiohttp import web
 
+from relay.core.errors import Code, RequestError
 from relay.core.intervals import length_s
 from relay.history.known_answers import EncodedCandles
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory, Target
-from relay.protocol.fields import check_is_past
+from relay.protocol.fields import check_is_past, shown
 from relay.storage.chunks import CSV_HEAD, EXTENDED_CSV_HEAD, as_csv, as_lines
 from relay.streams.hub import Hub
 from relay.web.access.access import BELOW_TOKEN, PATH_OF_HISTORY, Access, Caller
@@ -26,6 +28,10 @@ CONTENT_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "ndjson": "application/x-ndjson",
 }
+
+
+RETRY_S = 1.0
+"""So soon somebody may ask again for a symbol of which nobody knows yet."""
 
 
 def _csv_head(query: HistoryQuery) -> bytes:
@@ -84,7 +90,13 @@ class HistoryRoute:
     async def _understand(self, query: HistoryQuery, caller: Caller) -> AskedHistory:
         """Find out what a query names. Raises `RequestError`."""
         pin, symbol = query.one_symbol
-        await self._directory.settled(pin, symbol)
+        try:
+            async with asyncio.timeout(query.wait_s):
+                await self._directory.settled(pin, symbol, [caller.client])
+        except TimeoutError:
+            if not self._directory.is_settled(pin, symbol):
+                said = f"no provider has said yet whether it has {shown(symbol)}; ask again"
+                raise RequestError(Code.PROVIDER_UNAVAILABLE, said, retry_after=RETRY_S) from None
         target = self._directory.resolve(pin, symbol, query.interval)
         if query.start is not None:
             check_is_past("start_time", query.start, target.provider.clock.now())
@@ -94,7 +106,7 @@ class HistoryRoute:
         """Make the body; in one piece if it is wanted again."""
         (provider, key, name), query = asked.target, asked.query
         listed = self._directory.version
-        text = await self._history.text(asked.request(self._hub.streams, query.start, query.end, asked.wanted()))
+        text = await self._text(asked)
         if query.form == "json":
             names = (orjson.dumps(name), key.interval.encode(), provider.name.encode())
             parts = [b'{"symbol":%b,"interval":"%b","provider":"%b","candles":[' % names]
@@ -120,6 +132,15 @@ class HistoryRoute:
             return listed == self._directory.version and provider.refusal is None and text.is_current()
 
         return KeptBody(Body(parts, CONTENT_TYPES[query.form]), rows, is_current)
+
+    async def _text(self, asked: AskedHistory) -> EncodedCandles:
+        query = asked.query
+        request = asked.request(self._hub.streams, query.start, query.end, asked.wanted())
+        try:
+            async with asyncio.timeout(query.wait_s):
+                return await self._history.text(request)
+        except TimeoutError:
+            return await self._history.stored_text(request)
 
     async def _streamed(self, asked: AskedHistory) -> AsyncGenerator[bytes, None]:
         """Yield page after page, so that no more than one is in memory."""

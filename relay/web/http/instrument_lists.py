@@ -50,9 +50,9 @@ class InstrumentLists:
         # Others wait for it too, and the next to ask wants it.
         return await asyncio.shield(making)
 
-    async def search(self, typed: str | None, wanted: Selection) -> list[Listed]:
+    async def search(self, typed: str | None, wanted: Selection, client: str = "") -> list[Listed]:
         """Return the instruments that fit what somebody typed, the best first; without a text the first by symbol."""
-        wanted = await self.understood(typed, wanted)
+        wanted = await self.understood(typed, wanted, client)
         making = self._rows_now()
         if wanted.query is not None:
             found = await self._found(making, wanted)
@@ -63,14 +63,14 @@ class InstrumentLists:
         rows = await asyncio.shield(making)
         return [rows.listed(number) for number in found]
 
-    async def understood(self, typed: str | None, wanted: Selection) -> Selection:
+    async def understood(self, typed: str | None, wanted: Selection, client: str) -> Selection:
         """Return the selection that is meant by what somebody typed, which may be the id of an instrument."""
         if typed is not None and wanted.provider is None:
             pin, colon, rest = typed.partition(":")
             if colon and rest and pin.lower() in self._directory.listing:
                 if is_symbol(rest.upper()):
                     # Somebody names one symbol of one provider: a provider that lists nothing is asked for it.
-                    await self._directory.settled(pin.lower(), rest.upper())
+                    await self._directory.settled(pin.lower(), rest.upper(), [client])
                 return wanted._replace(provider=pin.lower(), query=rest)
         return wanted._replace(query=typed)
 

@@ -48,7 +48,8 @@ class RestRoutes:
     async def instruments(self, request: web.Request) -> web.StreamResponse:
         """The available instruments with their details, all or those that are searched for."""
         asked = queries.INSTRUMENTS.read(request.query.items())
-        wanted = await self._lists.understood(asked.search, Selection(asked.asset_class, asked.provider))
+        selection, client = Selection(asked.asset_class, asked.provider), self._access.caller(request).client
+        wanted = await self._lists.understood(asked.search, selection, client)
         limit = queries.HITS if wanted.query is not None and asked.limit is None else asked.limit
         return await self._list(request, "instruments", wanted._replace(limit=limit))
 

@@ -29,7 +29,7 @@ SYMBOLS_PER_REQUEST = 5
 LOOKED_UP_AT_ONCE = 25
 """A provider that lists nothing is asked for a symbol, and answers few questions at a time."""
 PATIENCE_S = 2.0
-"""So long an answer waits for what comes next in it, before other providers' symbols come first."""
+"""So long an answer waits for what comes next in it, before other symbols come first."""
 MOST_FAILURES = 2
 """A provider that failed so often in a row is not asked for further symbols: each could take as long as it may."""
 
@@ -49,6 +49,10 @@ class _Failures:
         is_over = len(errors) >= MOST_FAILURES or any(isinstance(error, RateLimited) for error in errors)
         return errors[-1] if is_over else None
 
+    def may_ask(self, provider: str, silent: int) -> bool:
+        """Say whether a provider may be asked for one symbol more while so many are silent: each could fail."""
+        return silent + len(self._of.get(provider, [])) < MOST_FAILURES
+
     def note(self, provider: str, error: ProviderError) -> None:
         if not isinstance(error, UnknownSymbol | BadAnswer):
             self._of.setdefault(provider, []).append(error)
@@ -58,36 +62,47 @@ class _Failures:
 
 
 class _Symbol:
-    """The lines of one symbol, of which the first are on their way."""
+    """The lines of one symbol, of which the next `part` is on its way; None is the end."""
 
-    def __init__(self, lines: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, provider: str, lines: AsyncGenerator[bytes, None]) -> None:
+        self.provider = provider
         self._lines = lines
-        self.first = asyncio.create_task(self._next())
+        self.part = self._next()
 
-    async def _next(self) -> bytes | None:
-        return await anext(self._lines, None)
+    def _next(self) -> asyncio.Task[bytes | None]:
+        async def part() -> bytes | None:
+            return await anext(self._lines, None)
 
-    async def lines(self) -> AsyncGenerator[bytes, None]:
-        """Yield all lines."""
-        part = await self.first
-        while part is not None:
+        return asyncio.create_task(part())
+
+    async def parts(self, patience_s: float) -> AsyncGenerator[bytes, None]:
+        """Yield parts, as long as each comes soon."""
+        while True:
+            await asyncio.wait((self.part,), timeout=patience_s)
+            if not self.part.done() or (part := self.part.result()) is None:
+                return
             yield part
             # Prices come in between, also where nothing has to be waited for.
             await asyncio.sleep(0)
-            part = await self._next()
+            self.part = self._next()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all was yielded."""
+        return self.part.done() and self.part.result() is None
 
     async def close(self) -> None:
         """Leave off."""
-        self.first.cancel()
-        await asyncio.gather(self.first, return_exceptions=True)
+        self.part.cancel()
+        await asyncio.gather(self.part, return_exceptions=True)
         await self._lines.aclose()
 
 
 class SeveralHistories:
     """Makes the lines. Of a provider that fails the further symbols have what is stored, or an error.
 
-    Symbols come in the order in which they are asked for; but a symbol that nothing is known of after `patience_s`, and
-    with it the others of its provider, comes after those of other providers.
+    Symbols come in the order in which they are asked for; but one of which nothing more comes for `patience_s`, and
+    with it the others of its provider, comes after those of other providers, and then as lines come.
     """
 
     def __init__(
@@ -102,7 +117,7 @@ class SeveralHistories:
         """Yield whole lines. Raises `RequestError` before the first one, and `StoreError` at any time."""
         self._access.spend_requests(caller, (len(names) - 1) // SYMBOLS_PER_REQUEST)
         places: _Places = defaultdict(partial(asyncio.Semaphore, LOOKED_UP_AT_ONCE))
-        finding = [asyncio.create_task(self._find(name, query.interval, places)) for name in names]
+        finding = [asyncio.create_task(self._find(name, query.interval, places, caller)) for name in names]
         try:
             await asyncio.wait(finding, timeout=self._patience_s)
             if query.start is not None:
@@ -123,17 +138,33 @@ class SeveralHistories:
         """Yield the lines of all symbols; those of providers that are slow last, as they come."""
         failures, late = _Failures(), {task for task in finding if not task.done()}
         done: set[tuple[str, StreamKey]] = set()
-        begun: dict[str, _Symbol] = {}
-        waiting: defaultdict[str, deque[Target]] = defaultdict(deque)
-
-        def begin(target: Target) -> _Symbol:
-            return _Symbol(self._of_one(query, target, caller, failures))
+        silent: list[_Symbol] = []
+        waiting: deque[Target] = deque()
 
         def is_new(target: Target) -> bool:
             # Else another name of it came before.
             identity, count = (target.provider.name, target.key), len(done)
             done.add(identity)
             return len(done) > count
+
+        def silent_of(target: Target) -> int:
+            return sum(symbol.provider == target.provider.name for symbol in silent)
+
+        def may_begin(target: Target) -> bool:
+            provider = target.provider.name
+            return failures.may_ask(provider, silent_of(target)) or failures.last_of(provider) is not None
+
+        def begin(target: Target) -> _Symbol:
+            symbol = _Symbol(target.provider.name, self._of_one(query, target, caller, failures))
+            silent.append(symbol)
+            return symbol
+
+        async def said_by(symbol: _Symbol) -> AsyncGenerator[bytes, None]:
+            async with aclosing(symbol.parts(self._patience_s)) as parts:
+                async for part in parts:
+                    yield part
+            if symbol.is_over:
+                silent.remove(symbol)
 
         try:
             for task in finding:
@@ -142,35 +173,32 @@ class SeveralHistories:
                 if isinstance(found := task.result(), RequestError):
                     yield _error_line(found)
                 elif is_new(found):
-                    provider = found.provider.name
-                    if provider in begun:
-                        waiting[provider].append(found)
+                    if silent_of(found):
+                        waiting.append(found)
                         continue
-                    symbol = begun[provider] = begin(found)
-                    await asyncio.wait((symbol.first,), timeout=self._patience_s)
-                    if symbol.first.done():
-                        async for part in symbol.lines():
-                            yield part
-                        del begun[provider]
-            while late or begun:
-                firsts = [symbol.first for symbol in begun.values()]
-                await asyncio.wait((*late, *firsts), return_when=asyncio.FIRST_COMPLETED)
+                    async for part in said_by(begin(found)):
+                        yield part
+            while late or silent or waiting:
                 for task in [task for task in late if task.done()]:
                     late.discard(task)
                     if isinstance(found := task.result(), RequestError):
                         yield _error_line(found)
                     elif is_new(found):
-                        waiting[found.provider.name].append(found)
-                for provider, symbol in [*begun.items()]:
-                    if symbol.first.done():
-                        async for part in symbol.lines():
-                            yield part
-                        del begun[provider]
-                for provider, targets in waiting.items():
-                    if targets and provider not in begun:
-                        begun[provider] = begin(targets.popleft())
+                        waiting.append(found)
+                target = next(filter(may_begin, waiting), None)
+                if target is not None:
+                    waiting.remove(target)
+                    symbols = [begin(target)]
+                else:
+                    symbols = [symbol for symbol in silent if symbol.part.done()]
+                coming = [*late, *(symbol.part for symbol in silent)]
+                if not symbols and coming:
+                    await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
+                for symbol in symbols:
+                    async for part in said_by(symbol):
+                        yield part
         finally:
-            await asyncio.gather(*[symbol.close() for symbol in begun.values()], return_exceptions=True)
+            await asyncio.gather(*[symbol.close() for symbol in silent], return_exceptions=True)
 
     async def _of_one(
         self, query: HistoryQuery, target: Target, caller: Caller, failures: _Failures
@@ -193,12 +221,12 @@ class SeveralHistories:
                 failures.note(provider, error)
             yield _error_line(_about(_fault_of(known_fault or error), target))
 
-    async def _find(self, name: str, interval: str, places: _Places) -> Target | RequestError:
+    async def _find(self, name: str, interval: str, places: _Places, caller: Caller) -> Target | RequestError:
         try:
             pin, symbol = parse_symbol(name)
             if not self._directory.is_settled(pin, symbol):
                 async with places[pin]:
-                    await self._directory.settled(pin, symbol)
+                    await self._directory.settled(pin, symbol, [caller.client])
             return self._directory.resolve(pin, symbol, interval)
         except RequestError as error:
             error.symbol, error.interval = error.symbol or name, interval

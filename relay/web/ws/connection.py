@@ -220,7 +220,7 @@ class Connection(EndingConnection):
             directory = self._context.directory
             is_settled = request.action == "unsubscribe" or directory.is_settled(pin, symbol)
             if self._waiting is not None or not is_settled:
-                one = WaitingName(directory, request, name, (pin, symbol, interval))
+                one = WaitingName(directory, request, name, (pin, symbol, interval), self.caller.client)
                 if self._waiting is None:
                     self._waiting = WaitingNames(self, self._context.work_budget)
                 if not is_settled or self._waiting.is_behind(one):
@@ -262,12 +262,15 @@ class Connection(EndingConnection):
         return request
 
     async def _run(self, joining: Joining) -> None:
-        try:
-            await joining.run()
-        except RequestError as error:
-            self._refuse(error, *joining.ids)
-        except Exception:  # noqa: BLE001  as in `answer`
-            self._on_failure(*joining.ids)
+        rest: Joining | None = joining
+        while rest is not None:
+            try:
+                await rest.run()
+            except RequestError as error:
+                self._refuse(error, *rest.ids)
+            except Exception:  # noqa: BLE001  as in `answer`
+                self._on_failure(*rest.ids)
+            rest = None if rest.past_to_come is None else self._subscribing.rest_of(rest)
 
     def _on_renewed(self, stream: Stream) -> None:
         self.spawn(self._renew(stream))

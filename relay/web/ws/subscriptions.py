@@ -6,7 +6,7 @@ from typing import NamedTuple
 from relay.core.errors import Code, RequestError
 from relay.core.intervals import length_s
 from relay.history.joining import Joining, JoiningClient
-from relay.history.past_fetch import NOT_GIVEN
+from relay.history.past_fetch import NOT_GIVEN, CandleQuota
 from relay.history.renewal import Renewal
 from relay.instruments.directory import Target
 from relay.protocol import client_requests, frames
@@ -101,16 +101,33 @@ class ClientSubscriptions:
         client = self._client
         channel = client.subscriber.subscriptions.get(stream)
         begin = client.begins.get(stream)
-        if channel is None or begin is None or (stream.provider, stream.key) in client.waiting:
+        if channel is None or begin is None:
             return None
         provider = self._context.supervisors[stream.provider].provider
         # Who resumed may have more than it was sent.
         held = int(provider.clock.now() - begin) // length_s(stream.key.interval) + 2
         past = client_requests.PastWanted(bars=min(max(held, LEAST_RENEWED), client_requests.MOST_BARS))
-        request = client_requests.Request("subscribe", None, options=channel.options, past=past)
+        return self._renewal(stream, past, UncountedCandles(self._caller.client))
+
+    def rest_of(self, joining: Joining) -> Joining | None:
+        """Return what is to be `run` so that the client has what was missing of its past.
+
+        None if the client has left the stream.
+        """
+        stream, past = joining.stream, joining.past_to_come
+        if past is None or self._quota is None or stream not in self._client.subscriber.subscriptions:
+            return None
+        return self._renewal(stream, past, self._quota)
+
+    def _renewal(self, stream: Stream, past: client_requests.PastWanted, quota: CandleQuota) -> Joining | None:
+        client, provider = self._client, self._context.supervisors[stream.provider].provider
+        if (stream.provider, stream.key) in client.waiting:
+            return None
+        options = client.subscriber.subscriptions[stream].options
         # What it has counts for nothing.
-        del client.begins[stream]
-        return Renewal(client, UncountedCandles(self._caller.client), stream, provider, request)
+        client.begins.pop(stream, None)
+        request = client_requests.Request("subscribe", None, options=options, past=past)
+        return Renewal(client, quota, stream, provider, request)
 
     def _opened(self, target: Target) -> Stream:
         """Return a stream, opened for this client's address if there is none yet."""

@@ -19,12 +19,13 @@ MOST_WAITING = 200
 
 
 class WaitingName:
-    """One name of a request. `provider` is whose stream it means, as far as that is certain.
+    """One name of a request of a `client`. `provider` is whose stream it means, as far as that is certain.
 
     `fault` is why nobody knows what it means.
     """
 
     __slots__ = (
+        "_client",
         "_directory",
         "_on_settled",
         "_settling",
@@ -38,10 +39,16 @@ class WaitingName:
     )
 
     def __init__(
-        self, directory: Directory, request: Request, name: tuple[str, str], target: tuple[str | None, str, str]
+        self,
+        directory: Directory,
+        request: Request,
+        name: tuple[str, str],
+        target: tuple[str | None, str, str],
+        client: str = "",
     ) -> None:
         self.request = request
         self.name = name
+        self._client = client
         self._directory = directory
         self._target = target
         pin, symbol, interval = target
@@ -64,7 +71,7 @@ class WaitingName:
             on_due(self)
             return
         try:
-            self._settling = self._directory.settling(pin, symbol)
+            self._settling = self._directory.settling(pin, symbol, self._client)
         except RequestError as error:
             error.symbol, error.interval = symbol if pin is None else f"{pin}:{symbol}", interval
             self.fault = error

@@ -18,6 +18,7 @@ from relay.instruments.directory import Target
 from relay.plugins.provider import Provider
 from relay.protocol.fields import shown
 from relay.storage.chunks import decode
+from relay.web.access.access import Caller
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.facade import FacadeParts, without_token
 from relay.web.facades.polled_series import PolledSeries
@@ -55,7 +56,7 @@ class BarsRoute:
             made.on_use()
         else:
             asked = read_bars_query(request.query)
-            target = await self._target(asked)
+            target = await self._target(asked, caller)
             if asked.end + length_s(target.key.interval) >= target.provider.clock.now():
                 self._polled.note(target, caller)
             is_wanted = parts.bodies.is_wanted(path)
@@ -65,9 +66,9 @@ class BarsRoute:
         parts.access.spend_rows(caller, made.rows)
         return await made.body.answer(request, self._heads)
 
-    async def _target(self, asked: BarsQuery) -> Target:
+    async def _target(self, asked: BarsQuery, caller: Caller) -> Target:
         directory = self._parts.directory
-        await directory.settled(asked.pin, asked.symbol)
+        await directory.settled(asked.pin, asked.symbol, [caller.client])
         if asked.currency:
             instrument = directory.meant(asked.pin, asked.symbol).instrument
             if instrument is not None and instrument.quote.upper() != asked.currency.upper():

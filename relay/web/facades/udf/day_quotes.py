@@ -58,7 +58,7 @@ class DayQuotes:
         parts = self._parts
         parts.access.check_rows(caller)
         pin, symbol = parse_symbol(name)
-        await parts.directory.settled(pin, symbol)
+        await parts.directory.settled(pin, symbol, [caller.client])
         target = parts.directory.resolve(pin, symbol, DAY)
         if is_polled:
             self._polled.note(target, caller)

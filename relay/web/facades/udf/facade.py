@@ -141,11 +141,12 @@ class UdfFacade(Facade):
                 Code.INVALID_REQUEST, f"type {shown(wanted_type)} is not known; use one of {known}, or none"
             )
         selection = Selection(classes[0] if wanted_type else None, provider, limit=limit)
-        return _json([search_row(one) for one in await self._parts.lists.search(typed, selection)])
+        client = self._parts.access.caller(request).client
+        return _json([search_row(one) for one in await self._parts.lists.search(typed, selection, client)])
 
     async def _symbols(self, request: web.Request) -> web.Response:
         pin, symbol = read_symbol(request.query)
-        await self._parts.directory.settled(pin, symbol)
+        await self._parts.directory.settled(pin, symbol, [self._parts.access.caller(request).client])
         meant = self._parts.directory.meant(pin, symbol)
         return _json(symbol_info(meant, meant.provider.clock.now()))
 

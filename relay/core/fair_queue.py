@@ -1,4 +1,4 @@
-"""Whose call for history a provider gets next: live streams first, then the clients in turn; no I/O.
+"""Whose call a provider gets next: live streams first, then the clients in turn; no I/O.
 
 A provider's budgets are shared, too: a part is left to live streams, and no client has all of the rest.
 """
@@ -24,22 +24,35 @@ LEAST_SHARED = 4
 class QueueTurn:
     """The place of one call in the queue; the call is made inside of `async with`.
 
-    `weight` is what it cost, in units of the first budget, where the caller knows that it is not what others cost.
+    It waits in the queue of each client that waits for it (`clients`), and is made for the one whose turn comes first
+    (`client`). `weight` is what it cost, in units of the first budget, where the caller knows that it is not what
+    others cost.
     """
 
-    __slots__ = ("_turns", "client", "go", "used", "weight")
+    __slots__ = ("_turns", "client", "clients", "go", "used", "weight")
 
     def __init__(self, turns: "FairQueue", client: str | None) -> None:
         self._turns = turns
         self.client = client
+        self.clients = [] if client is None else [client]
         self.go: asyncio.Future[None] | None = None
         self.used: dict[str, int] = {}
         self.weight: int | None = None
 
     def hasten(self, client: str | None) -> None:
-        """Let somebody else wait for the same call: for a live stream it comes first from now on."""
+        """Let somebody else wait for the same call: it comes with the next turn of either.
+
+        For a live stream it comes first from now on.
+        """
         if client is None and self.client is not None:
             self._turns.move(self)
+        elif client is not None and self.client is not None and client not in self.clients and not self._is_decided:
+            self.clients.append(client)
+            self._turns.share(self, client)
+
+    @property
+    def _is_decided(self) -> bool:
+        return self.go is not None and self.go.done()
 
     async def __aenter__(self) -> Self:
         await self._turns.take(self)
@@ -84,7 +97,8 @@ class FairQueue:
         if turn.client is None:
             self._live.append(turn)
         else:
-            self._queues.setdefault(turn.client, deque()).append(turn)
+            for client in turn.clients:
+                self._queues.setdefault(client, deque()).append(turn)
         self._next()
         try:
             await turn.go
@@ -120,14 +134,21 @@ class FairQueue:
         turn.client = None
         self._next()
 
+    def share(self, turn: QueueTurn, client: str) -> None:
+        """Let a call that still waits come in the turn of another client, too."""
+        if turn.go is not None:
+            self._queues.setdefault(client, deque()).append(turn)
+            self._next()
+
     def _leave(self, turn: QueueTurn) -> None:
         if turn in self._live:
             self._live.remove(turn)
-        queue = self._queues.get(turn.client or "")
-        if queue is not None and turn in queue:
-            queue.remove(turn)
-            if not queue:
-                del self._queues[turn.client or ""]
+        for client in turn.clients:
+            queue = self._queues.get(client)
+            if queue is not None and turn in queue:
+                queue.remove(turn)
+                if not queue:
+                    del self._queues[client]
 
     def _next(self) -> None:
         while self._live and self._running < 2 * self._most:
@@ -139,8 +160,10 @@ class FairQueue:
                 self._queues[client] = queue
             refusal = self._refusal(client)
             if refusal is None:
+                turn.client = client
+                self._leave(turn)
                 self._start(turn)
-            elif turn.go is not None:
+            elif turn.go is not None and not any(turn in queue for queue in self._queues.values()):
                 turn.go.set_exception(refusal)
 
     def _start(self, turn: QueueTurn) -> None:
