@@ -130,7 +130,7 @@ async def test_what_is_meant_by_an_unknown_symbol_is_said(relay: Running, symbol
 
 async def test_what_is_meant_by_an_unknown_parameter_is_said(relay: Running) -> None:
     answer = await relay.get("history", symbol="BTCUSDT", interval="1m", start=1_764_000_000)
-    known = "symbol, interval, start_time, end_time, limit, format, extended, symbols"
+    known = "symbol, interval, start_time, end_time, limit, format, extended, symbols, wait_s"
     assert answer.body["detail"] == f"unknown parameter 'start'; known parameters are {known}; did you mean start_time?"
 
 
