@@ -68,7 +68,8 @@ async def test_every_symbol_can_be_found_loaded_and_scrolled_back_to_its_beginni
                 await chart.load()
                 await chart.scroll_back()
                 whole = [one for one in await candles(relay, hit["ticker"], SCROLLED[kind]) if one.time < now]
-                assert len(chart.bars) == len(whole) > 10
+                # A contract that is delivered may be as young as its quarter.
+                assert len(chart.bars) == len(whole) > (0 if kind == "futures" else 10)
                 times = {bar.time: bar for bar in whole}
                 for bar in closed(chart.bars, now, 31 * DAY_S):
                     opened = bar.time if kind != "stock" else venue.calendar.midnight(bar.time // DAY_S)
