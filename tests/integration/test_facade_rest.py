@@ -145,7 +145,8 @@ async def test_the_newest_klines_of_a_pair_that_was_delisted_take_a_few_requests
     answer = await klines(relay, symbol="NKNUSDT", limit=500)
     truth = BinanceOracle(sandbox).ask("/api/v3/klines?symbol=NKNUSDT&interval=1m&limit=500")
     assert (answer.status, answer.body) == (200, truth.body)
-    assert kline_calls(sandbox) - asked <= 25
+    # More of them the longer ago its end is: each one reaches twice as far.
+    assert kline_calls(sandbox) - asked <= 30
 
 
 async def test_an_interval_that_the_relay_makes_itself_and_another_providers_symbol_are_unknown(relay: Running) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import aiohttp
@@ -16,13 +16,14 @@ from tests.support.sandbox import BinanceUsdmStandIn, StagedClock, StagedContrac
 
 Json = Any
 MINUTE_MS = 60_000
+TODAY = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 @pytest.fixture
 async def binance() -> AsyncIterator[BinanceUsdmStandIn]:
     """Sixty times faster than life: a minute candle each second."""
-    clock = StagedClock(speed=60)
-    market = StagedContractMarket(today=date(2026, 11, 30))
+    clock = StagedClock(speed=60, offset_s=TODAY.timestamp() - time.time())
+    market = StagedContractMarket(today=TODAY.date())
     async with BinanceUsdmStandIn(market, clock, pace_s=0.1, messages_per_second=None) as stand_in:
         yield stand_in
 
@@ -167,7 +168,7 @@ async def test_the_list_says_what_kind_a_contract_is(
 
 
 async def test_limits_are_told_in_the_words_of_futures(session: aiohttp.ClientSession) -> None:
-    market = StagedContractMarket(today=date(2026, 11, 30))
+    market = StagedContractMarket(today=TODAY.date())
     async with BinanceUsdmStandIn(market, StagedClock(), weight_limit=3, ban_after=1) as stand_in:
         answers = [await get(session, stand_in, "/fapi/v1/ping") for _ in range(5)]
         assert [status for status, _ in answers] == [200, 200, 200, 429, 418]
@@ -176,14 +177,14 @@ async def test_limits_are_told_in_the_words_of_futures(session: aiohttp.ClientSe
 
 
 def test_contracts_are_delivered_on_the_last_friday_of_a_quarter() -> None:
-    coming = deliveries(date(2026, 11, 30))
+    coming = deliveries(TODAY.date())
     assert [next(coming) for _ in range(3)] == [date(2026, 12, 25), date(2027, 3, 26), date(2027, 6, 25)]
     assert next(deliveries(date(2026, 12, 25))) == date(2026, 12, 25)
     assert next(deliveries(date(2026, 12, 26))) == date(2027, 3, 26)
 
 
 async def test_a_client_that_answers_no_ping_is_sent_away(session: aiohttp.ClientSession) -> None:
-    market = StagedContractMarket(today=date(2026, 11, 30))
+    market = StagedContractMarket(today=TODAY.date())
     async with BinanceUsdmStandIn(market, StagedClock()) as stand_in:
         async with session.ws_connect(f"{stand_in.ws_url}/market/ws", autoping=False):
             began = time.monotonic()
