@@ -5,9 +5,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -20,7 +18,7 @@ from tests.support.examples import FEW, load_examples
 from tests.support.lost_workers import LostWorkers
 from tests.support.native_build import built_send_all
 from tests.support.process_pauses import PauselessClock
-from tests.support.running_relay import Reader, Running, WsClient, start_relay
+from tests.support.running_relay import Reader, Running, WsClient, relays
 from tests.support.sandbox import Sandbox
 from tests.support.transports import TRANSPORTS, Transport
 from tests.support.workers import are_unit_tests
@@ -177,13 +175,7 @@ async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
 @pytest.fixture
 async def relay_with(sandbox: Sandbox) -> AsyncIterator[StartRelay]:
     """Start relays against the stand-ins, with settings of `Config`, `builtin` and `tables`; all end with the test."""
-    async with AsyncExitStack() as stack:
-
-        async def start(**settings: Any) -> Running:
-            running = await start_relay(settings.pop("sandbox", sandbox), **settings)
-            stack.push_async_callback(running.close)
-            return running
-
+    async with relays(sandbox) as start:
         yield start
 
 

@@ -158,19 +158,23 @@ class FairQueue:
             turn = queue.popleft()
             if queue:
                 self._queues[client] = queue
+            if turn.go is None or turn.go.done():
+                # It is cancelled, and has not left yet.
+                continue
             refusal = self._refusal(client)
             if refusal is None:
                 turn.client = client
                 self._leave(turn)
                 self._start(turn)
-            elif turn.go is not None and not any(turn in queue for queue in self._queues.values()):
+            elif not any(turn in self._queues.get(other, ()) for other in turn.clients):
                 turn.go.set_exception(refusal)
 
     def _start(self, turn: QueueTurn) -> None:
+        if turn.go is None or turn.go.done():
+            return
         self._running += 1
         turn.used = {budget.name: budget.used for budget in self._budgets()}
-        if turn.go is not None:
-            turn.go.set_result(None)
+        turn.go.set_result(None)
 
     def _period(self, budget: Budget) -> _Usage:
         period = self._periods.get(budget.name)

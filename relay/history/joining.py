@@ -135,10 +135,7 @@ class Joining:
             await asyncio.wait({fetching}, timeout=self._fetch.turns.waits.confirm_s)
             if not fetching.done() and self._is_waiting() and not self.is_confirmed:
                 self._tell_wait("backfilling", "the provider has not answered yet; the snapshot follows")
-            while not fetching.done():
-                if (left_s := self._fetch.turns.silent_in_s(self._asked_at)) > 0:
-                    await asyncio.wait({fetching}, timeout=left_s)
-                    continue
+            while await self._is_provider_silent(fetching):
                 self._fetch.turns.note_silence()
                 asked, wanted = self._wanted, self._reachable()
                 known = await self._fetch.known(wanted)
@@ -148,10 +145,10 @@ class Joining:
                 # Only then, so that what a client asks meanwhile is answered by this one, and afterwards by the rest.
                 fetching.cancel()
                 await asyncio.wait({fetching})
-                if fetching.cancelled() and self._wanted == asked:
-                    self._send_known(wanted, known)
-                    return
                 if fetching.cancelled():
+                    if self._wanted == asked:
+                        self._send_known(wanted, known)
+                        return
                     fetching = asyncio.ensure_future(self._run())
             await fetching
         except RequestError as error:
@@ -162,6 +159,15 @@ class Joining:
                 fetching.cancel()
                 await asyncio.wait({fetching})
             self.close()
+
+    async def _is_provider_silent(self, fetching: asyncio.Future[None]) -> bool:
+        """Wait until the past was sent, or the provider has given the client nothing for too long; say whether so."""
+        while not fetching.done():
+            left_s = self._fetch.turns.silent_in_s(self._asked_at)
+            if left_s <= 0:
+                return True
+            await asyncio.wait({fetching}, timeout=left_s)
+        return False
 
     async def _run(self) -> None:
         """Fetch the past and send it; where the provider's budget is used up, wait before. Raises as `run` does."""

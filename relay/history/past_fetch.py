@@ -34,8 +34,6 @@ NOT_YET = "the provider has not answered yet; these candles follow once it does"
 TOO_MANY = f"one answer has at most {MOST_SINCE} candles, the newest; request these from history"
 LAG_WAIT_S = 0.5
 """So long history that may lag is waited for before it is asked again; twice as long each time."""
-KNOWN_WAIT_S = 1.0
-"""So long what is known is waited for: it may have to be compared with what a silent provider says."""
 
 
 class PastWaits(NamedTuple):
@@ -200,9 +198,8 @@ class PastFetch:
         most = MOST_SINCE if wanted.bars is None else min(MOST_SINCE, wanted.bars + self.options.closed_only)
         asked = dataclasses.replace(self._request(seen, most), is_spliced=True)
         past = PastCandles((), True, False)
-        with suppress(TimeoutError, ProviderError, StoreError):
-            async with asyncio.timeout(KNOWN_WAIT_S):
-                past = await self._history.stored(asked)
+        with suppress(ProviderError, StoreError):
+            past = await self._history.known(asked)
         self._count(_rows_for(past, wanted))
         return Fetched(seen, past, asked_at, gap_reason=NOT_YET, revisions_known=False)
 

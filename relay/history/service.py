@@ -45,6 +45,9 @@ FROM_CHUNKS = 2 * WINDOW
 MAX_CALLS = 50
 """Provider calls that one request may cause; what it has then is not complete."""
 
+KNOWN_WAIT_S = 1.0
+"""So long what is known is waited for: it may have to be compared with what a silent provider says."""
+
 MOST_TRIES = 5
 """So often a request begins again because what it found was changed meanwhile."""
 
@@ -276,9 +279,20 @@ class HistoryService:
         self.served["store"] += 1
         return await self._of_one_instrument(asked, self._stored)
 
-    async def stored_text(self, asked: HistoryRequest) -> EncodedCandles:
-        """Return what `stored` does, encoded; it holds for no other request."""
-        return encoded_past(asked, await self.stored(asked))
+    async def known(self, asked: HistoryRequest) -> PastCandles:
+        """Return what `stored` does, or nothing where it may be of another instrument and nobody soon says which.
+
+        Raises as `stored` does.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(KNOWN_WAIT_S):
+                await self._settled(asked)
+                return await self.stored(asked)
+        return PastCandles((), True, False)
+
+    async def known_text(self, asked: HistoryRequest) -> EncodedCandles:
+        """Return what `known` does, encoded; it holds for no other request."""
+        return encoded_past(asked, await self.known(asked))
 
     async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key

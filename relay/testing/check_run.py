@@ -20,7 +20,8 @@ from relay.testing.tolerances import Tolerances
 from relay.testing.watched_feed import WatchedFeed
 from relay.testing.watched_session import WatchedSession
 
-BEAT_S, TICK_S = 0.2, 0.01
+BEAT_S, TICK_S = 0.05, 0.01
+"""A loop that is blocked just after a beat is measured as blocked for up to `BEAT_S` less."""
 _HOST_LOGS = tuple(
     f"relay.plugins.{name}"
     for name in (

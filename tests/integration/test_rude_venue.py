@@ -317,6 +317,35 @@ async def test_an_assistant_hears_soon_that_a_name_is_not_known_yet(
         assert row["code"] == "provider_unavailable"
 
 
+async def test_a_name_that_is_looked_up_slowly_leaves_its_candles_the_rest_of_the_time(
+    relay: Running, rude: RudeVenue
+) -> None:
+    rude.takes_s, rude.candles = 2.0, lambda query: "hangs"
+    began = _now()
+    answer = await relay.get("history", symbol="rude:AAPL", interval="1m", wait_s=3)
+    assert (answer.status, answer.body["complete"]) == (200, False)
+    assert _now() - began < 4.0
+
+
+async def test_what_a_silent_provider_would_have_to_confirm_is_neither_waited_for_nor_told(
+    relay_with: StartRelay, venue: tuple[RudeVenue, str]
+) -> None:
+    rude, address = venue
+    plugin = RudePlugin(address, candles_per_call=100)
+    clock = Clock(lambda: MINUTE + 30.0, asyncio.get_running_loop().time)
+    relay = await relay_with(builtin=[plugin], with_stand_ins=False, clock=clock)
+    asked: dict[str, Any] = {"symbol": "rude:AAPL", "interval": "1m", "limit": 50}
+    await relay.get("history", **asked, end_time=MINUTE - 6000)
+    # As if the symbol named something else now; nobody says whether it does.
+    plugin.price = 500.0
+    rude.candles = lambda query: "well" if rude.candles_asked <= 2 else "hangs"
+    began = _now()
+    answer = await relay.get("history", **asked, start_time=MINUTE - 6600, wait_s=1)
+    assert rude.candles_asked == 3
+    assert (answer.status, answer.body["candles"], answer.body["complete"]) == (200, [], False)
+    assert _now() - began < 3.0
+
+
 async def test_history_is_answered_with_what_is_known_after_the_time_that_is_given(
     relay: Running, rude: RudeVenue
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _USUAL_EPHEMERAL = 32_768
 _LOWEST = 10_000
-_SHARES = 64
+_SHARES = 256
 """So many test processes may run at a time on this machine, in whatever runs of the tests."""
 
 

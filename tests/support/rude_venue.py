@@ -70,6 +70,8 @@ class RudePlugin:
     """Speaks to a `RudeVenue`, and delivers the newest candle of each stream once a second by itself."""
 
     __name__ = "rude"
+    price = 1.0
+    """Of all candles of the past."""
 
     def __init__(self, address: str, *, name: str = "rude", candles_per_call: int = 1000) -> None:
         self.__name__ = self.name = name
@@ -105,7 +107,7 @@ class RudePlugin:
         self, symbol: str, start: int | None, end: int, limit: int, session: aiohttp.ClientSession
     ) -> list[Candle]:
         answer = await self._ask(session, "candles", symbol=symbol, start=start or 0, end=end, limit=limit)
-        return [Candle(time, 1.0, 1.0, 1.0, 1.0, 1.0) for time in answer["times"]]
+        return [Candle(time, self.price, self.price, self.price, self.price, 1.0) for time in answer["times"]]
 
     @hookimpl
     async def relay_stream(self, watchlist: Watchlist) -> AsyncIterator[PriceUpdate]:

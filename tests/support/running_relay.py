@@ -2,8 +2,8 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -403,6 +403,19 @@ async def run_app(app: web.Application) -> Running:
         await runner.cleanup()
         raise
     return Running(app, runner, f"http://{host}:{port}")
+
+
+@asynccontextmanager
+async def relays(sandbox: Sandbox) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
+    """Start relays against the stand-ins, or another `sandbox`, as `start_relay` does; all end with the block."""
+    async with AsyncExitStack() as stack:
+
+        async def start(**settings: Any) -> Running:
+            running = await start_relay(settings.pop("sandbox", sandbox), **settings)
+            stack.push_async_callback(running.close)
+            return running
+
+        yield start
 
 
 async def end_process(process: asyncio.subprocess.Process) -> None:

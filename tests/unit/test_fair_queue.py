@@ -121,6 +121,20 @@ async def test_a_call_cancelled_as_it_was_let_go_holds_no_place() -> None:
     assert "third" in venue.begun
 
 
+async def test_a_call_cancelled_as_another_ends_takes_no_place() -> None:
+    venue = Venue()
+    running, waiting, last = (venue.start(name, "a") for name in ("running", "waiting", "last"))
+    await settle()
+    # The one that ends looks for the next before the one that waits knows that it is cancelled.
+    running.cancel()
+    waiting.cancel()
+    await venue.end_all()
+    assert venue.begun == ["running", "last"]
+    await last
+    assert running.cancelled()
+    assert waiting.cancelled()
+
+
 async def spend(venue: Venue, client: str | None, most: int = 100) -> int:
     """Make calls until there are no more for a client; return how many."""
     for count in range(most):

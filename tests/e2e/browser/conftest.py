@@ -4,13 +4,15 @@ Relay and stand-ins are in the process of the test, whose timers wait through it
 holds up is no answer 504.
 
 All tests of a process share one browser: to start it and Playwright takes as long as a test. Both belong to an event
-loop, so the tests share that too; what a test leaves in it ends with the test, as elsewhere with the loop.
+loop, so the tests and their fixtures (`async_fixture`) share that too; what a test leaves in it ends with the test, as
+elsewhere with the loop.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +20,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, Response, async_playwright, expect
 
+from tests.conftest import StartRelay
 from tests.e2e.browser.chromium import chromium, launch
+from tests.support.process_pauses import PauselessClock
+from tests.support.running_relay import Running, relays
 from tests.support.sandbox import Sandbox
 
 OpenPage = Callable[..., Awaitable[Page]]
@@ -28,17 +33,29 @@ PATIENCE_MS = 90_000
 
 expect.set_options(timeout=PATIENCE_MS)
 
+async_fixture = partial(pytest_asyncio.fixture, loop_scope="session")
+"""What all fixtures here that await something are marked with."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests of this directory."""
+    """Mark all tests of this directory, and run them in one loop."""
     for item in items:
         if "tests/e2e/browser/" in item.nodeid:
             item.add_marker(pytest.mark.browser)
+            if pytest_asyncio.is_async_test(item):
+                item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-@pytest.fixture(autouse=True)
-def _patience(patient_loop: None) -> None:
-    """Have all of the test's own timers wait while its process does not run."""
+@async_fixture(autouse=True)
+async def _loop_of_a_test() -> AsyncIterator[None]:
+    """Have all of the test's own timers wait while its process does not run, and end what it leaves in the loop."""
+    before = asyncio.all_tasks()
+    async with PauselessClock():
+        yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 class Watch:
@@ -82,37 +99,31 @@ class Watch:
             self.faults.append(f"{response.url} answered {response.status}")
 
 
-@pytest.fixture
+@async_fixture
 async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """Both stand-ins, with two events a second: a chart that is drawn more often takes the time of other tests."""
     async with Sandbox(pace_s=0.5, forex_always_open=True, extra_symbols=getattr(request, "param", 0)) as running:
         yield running
 
 
-@pytest.fixture
+@async_fixture
 async def fast() -> AsyncIterator[Sandbox]:
     """Stand-ins that live four times as fast, with ten events a second."""
     async with Sandbox(speed=4, pace_s=0.1, forex_always_open=True) as running:
         yield running
 
 
-@pytest.fixture
-def _function_scoped_runner(_session_scoped_runner: asyncio.Runner) -> Iterator[asyncio.Runner]:
-    """Run the tests of this directory in one loop; the name is pytest-asyncio's own.
-
-    It has no public way to choose the loop of fixtures that other tests have a loop of their own for.
-    """
-    loop = _session_scoped_runner.get_loop()
-    before = asyncio.all_tasks(loop)
-    yield _session_scoped_runner
-    _session_scoped_runner.run(_end(before))
+@async_fixture
+async def relay_with(sandbox: Sandbox) -> AsyncIterator[StartRelay]:
+    """Start relays, as elsewhere, in the loop of the browser."""
+    async with relays(sandbox) as start:
+        yield start
 
 
-async def _end(before: set[asyncio.Task[Any]]) -> None:
-    left = asyncio.all_tasks() - before - {asyncio.current_task()}
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+@async_fixture
+async def relay(relay_with: StartRelay) -> Running:
+    """A relay with default settings against the stand-ins."""
+    return await relay_with()
 
 
 class Chromium:
@@ -130,14 +141,14 @@ class Chromium:
         return self._browser
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@async_fixture(scope="session")
 async def _chromium(pytestconfig: pytest.Config) -> AsyncIterator[Chromium]:
     path = chromium(pytestconfig)
     async with async_playwright() as playwright, AsyncExitStack() as stack:
         yield Chromium(path, playwright, stack)
 
 
-@pytest.fixture
+@async_fixture
 async def browser(_chromium: Chromium) -> AsyncIterator[Browser]:
     """The browser; the profiles that a test makes in it end with the test."""
     browser = await _chromium.get()
@@ -146,7 +157,7 @@ async def browser(_chromium: Chromium) -> AsyncIterator[Browser]:
         await context.close()
 
 
-@pytest.fixture
+@async_fixture
 async def watch() -> AsyncIterator[Watch]:
     """Fails the test at its end where a page did what it must not."""
     watch = Watch()
@@ -155,7 +166,7 @@ async def watch() -> AsyncIterator[Watch]:
     assert watch.hosts <= {"127.0.0.1"}
 
 
-@pytest.fixture
+@async_fixture
 async def open_page(browser: Browser, watch: Watch) -> OpenPage:
     """Open an address in a browser profile of its own; keywords are Playwright's for a context."""
 

@@ -2,20 +2,19 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
 from aiohttp import web
 from playwright.async_api import Browser, Frame, Page, expect
 
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded
-from tests.e2e.browser.conftest import OpenPage
+from tests.e2e.browser.conftest import OpenPage, async_fixture
 from tests.support.loopback_server import app_of, loopback_server
 from tests.support.running_relay import Running
 
 LINK = "?symbol=BTCUSDT&interval=1s&embed=1&theme=dark"
 
 
-@pytest.fixture
+@async_fixture
 async def blog() -> AsyncIterator[str]:
     """A page that shows in a frame what its query says; its origin, which is not that of a relay."""
 

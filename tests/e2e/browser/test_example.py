@@ -13,7 +13,7 @@ from aiohttp import web
 from playwright.async_api import Page, expect
 
 from relay.packaging import npm_package
-from tests.e2e.browser.conftest import OpenPage, Watch
+from tests.e2e.browser.conftest import OpenPage, Watch, async_fixture
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.free_ports import free_port
 from tests.support.loopback_server import loopback_server
@@ -47,7 +47,7 @@ def bundled(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
+@async_fixture
 async def site(bundled: Path) -> AsyncIterator[str]:
     """The example on a web server of its own; its origin."""
     app = web.Application()

@@ -2,15 +2,13 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
-
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, panel, until
-from tests.e2e.browser.conftest import OpenPage
+from tests.e2e.browser.conftest import OpenPage, async_fixture
 from tests.support.splitting_venue import OLD, PLUGIN, SplittingVenue, splitting_venue
 
 
-@pytest.fixture
+@async_fixture
 async def venue() -> AsyncIterator[SplittingVenue]:
     async with splitting_venue() as venue:
         yield venue
