@@ -199,6 +199,10 @@ class Backfill:
                     # Nobody waits for what the provider says it does not have: it is silent because of that.
                     series.fill((), None)
                     break
+                if missing.end is None and supervised.is_closed_for(0.0):
+                    # Nobody waits for it, and it may fail all weekend: `check_close` asks again, ever more rarely.
+                    series.fill((), None)
+                    break
                 attempt += 1
                 wait_s = min(MOST_WAIT_S, 2.0 ** min(attempt - 1, 10)) * self._rng.uniform(0.5, 1)
                 failure, patience_s = str(error), self._timing.history_patience_s
@@ -218,6 +222,7 @@ class Backfill:
             reason = f"{info.title} sent these candles in a form that cannot be read" if lost else DOES_NOT_HAVE_IT
             self._tell(supervised, series.fill(closed, until, forming, (*lost, *doubtful)), reason)
             self.fetched += 1
+            supervised.note_answer()
             if series.backfilled > backfilled:
                 supervised.note(f"backfilled {counted(series.backfilled - backfilled, 'candle')}")
         self.longest_s = max(self.longest_s, clock.monotonic() - started)

@@ -21,7 +21,7 @@ from relay.streams.gaps import SeriesGap
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.backfill import Backfill
-from relay.supervision.silence_watch import LATE_S, Planned
+from relay.supervision.silence_watch import Planned
 from relay.supervision.stream_facts import BACKFILLING, ERROR, RECONNECTING, THROTTLED, StateSaid
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FEED_TIMING, FeedTiming
@@ -71,10 +71,9 @@ class DerivedStream(SupervisedStream):
         self._learn(is_fed=is_fed, was_fed=self._facts.was_fed or is_fed)
         self.show()
 
-    def is_planned(self, now: float) -> bool:
-        """Say whether the shorter candles will be asked for, and have what is due."""
-        planned = self._plan_of_base()
-        return planned is not None and now < planned.at + LATE_S
+    def _plan(self) -> Planned | None:
+        """Return when the shorter candles are asked for next, which have what is due."""
+        return self._plan_of_base()
 
     def show(self) -> None:
         """Tell the subscribers the state that follows from what is known, if it is another one."""

@@ -14,8 +14,8 @@ CLOCK_SLACK_S = 5
 class MarketWatch:
     """Follows the hours of one stream by its provider's time; `closed` says why and until when, empty: it is open.
 
-    A candle that opened since the close proves the hours wrong (`is_disproved`). `asked` is for who asks history: how
-    often since the close.
+    A candle that opened since the close proves the hours wrong (`is_disproved`). `asked` and `answered` are for who
+    asks history: how often since the close, and how often it did answer.
     """
 
     __slots__ = (
@@ -25,6 +25,7 @@ class MarketWatch:
         "_opens_at",
         "_stream",
         "_was_open",
+        "answered",
         "asked",
         "closed",
         "is_disproved",
@@ -35,7 +36,7 @@ class MarketWatch:
         self._clock = clock
         self.closed = ""
         self.is_disproved = False
-        self.asked = 0
+        self.asked = self.answered = 0
         # When the market opens next, None while it is open; and the opening that came already.
         self._opens_at: int | None = None
         self._opened_early: int | None = None
@@ -76,7 +77,7 @@ class MarketWatch:
         if opens is not None and is_closed:
             if not self.closed:
                 self._closed_at = self._clock.monotonic() if self._was_open else -math.inf
-                self.asked = 0
+                self.asked = self.answered = 0
             self.closed = f"the market is closed; it opens at {_utc(opens)}"
             if opens >= FOREVER and (expired_at := series.market.expires_at) is not None:
                 self.closed = f"{series.key.symbol} expired at {_utc(expired_at)}; it is not traded any more"

@@ -41,10 +41,6 @@ class SilenceWatch:
         self.planned = Planned(now + in_s, every_s)
         self._pace_s = in_s if every_s is None else every_s
 
-    def is_planned(self, now: float) -> bool:
-        """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
-        return self.planned is not None and now < self.planned.at + LATE_S
-
     def rest(self) -> None:
         """Note that the stream is paused: how silent it was before says nothing of what follows."""
         self._listened_after = None

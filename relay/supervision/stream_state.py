@@ -3,14 +3,14 @@
 from typing import Any
 
 from relay.core.clock import Clock
-from relay.core.intervals import length_s, next_open
+from relay.core.intervals import length_s, next_open, open_time
 from relay.core.spans import FOREVER
 from relay.protocol.server_messages import StreamState
 from relay.streams.hub import Hub
 from relay.streams.subscriptions import CONNECTED, Stream
 from relay.supervision.liveness import Remedy
 from relay.supervision.market_watch import MarketWatch
-from relay.supervision.silence_watch import Planned, SilenceWatch
+from relay.supervision.silence_watch import LATE_S, Planned, SilenceWatch
 from relay.supervision.stray_updates import StrayUpdates
 from relay.supervision.stream_facts import (
     BACKFILLING,
@@ -24,8 +24,8 @@ from relay.supervision.stream_facts import (
 from relay.supervision.timing import FEED_TIMING, FeedTiming
 
 KEPT_EVENTS = 20
-MOST_ASKED_CLOSED = 2
-"""So often history is asked after a close for the candles of the session's end, if no feed told an open one."""
+MOST_ANSWERS_CLOSED = 2
+"""So many answers of history after a close are enough for the session's end, if no feed told an open candle."""
 
 
 class SupervisedStream:
@@ -229,7 +229,12 @@ class SupervisedStream:
 
     def is_planned(self, now: float) -> bool:
         """Say whether the feed will ask for the stream by itself; only a poll that is late makes a doubt."""
-        return self._silence.is_planned(now)
+        planned = self._plan()
+        return planned is not None and now < planned.at + LATE_S
+
+    def _plan(self) -> Planned | None:
+        """Return when a poll is planned that brings what is due."""
+        return self.planned
 
     def is_closed_for(self, seconds: float) -> bool:
         """Say whether the market has been closed for so long by its hours, as far as it was watched."""
@@ -309,14 +314,39 @@ class SupervisedStream:
         is_live = self.stream.status in (CONNECTED, STALE) or (is_halted and has_open)
         if self._facts.closed and self._facts.is_fed and not self._facts.halt:
             # The last candles of a session close after it, and no others.
-            is_live = has_open or (series.last is not None and self._market.asked < MOST_ASKED_CLOSED)
-        if not is_live or series.is_catching_up or self.is_planned(now):
+            is_live = has_open or self._market.answered < MOST_ANSWERS_CLOSED
+        if not is_live or series.is_catching_up or self._awaits_poll(time_s, now):
             return False
         due_at = series.due_at()
         if due_at is None:
-            opens_at = series.market.opens_at(int(series.promised_at or time_s))
-            due_at = FOREVER if opens_at >= FOREVER else next_open(self.stream.key.interval, opens_at)
+            due_at = self._first_due(int(series.promised_at or time_s))
         return time_s >= due_at + grace_s and now >= self._ask_at
+
+    def _awaits_poll(self, time_s: float, now: float) -> bool:
+        """Say whether a poll will bring what is due; one that waits for the opening would be days late."""
+        planned = self._plan()
+        if planned is None or not self.is_planned(now):
+            return False
+        if not self._facts.closed:
+            return True
+        return time_s + planned.at - now < self.stream.series.market.opens_at(int(time_s))
+
+    def _first_due(self, since: int) -> int:
+        """Return when the first candle is over that a stream without any has to tell, wanted `since` then.
+
+        While the market is open its feed may still tell where its candles open; in closed hours they are taken to
+        open by UTC.
+        """
+        interval, market = self.stream.key.interval, self.stream.series.market
+        opened = open_time(interval, since) if self._facts.closed else since
+        if not market.is_closed(opened, since + 1):
+            return next_open(interval, opened)
+        opens_at = market.opens_at(since)
+        return FOREVER if opens_at >= FOREVER else next_open(interval, opens_at)
+
+    def note_answer(self) -> None:
+        """Note that history answered what it was asked."""
+        self._market.answered += 1
 
     def ask_later(self, now: float) -> None:
         """Call no candle overdue for about an interval: history was asked just now. Ever longer in closed hours."""

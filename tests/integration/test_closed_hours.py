@@ -1,7 +1,9 @@
 """Closed hours of a market: no candle is missed, no gap names them, and the first price after them comes at once."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 
@@ -22,6 +24,7 @@ from tests.support.moments import at
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
 from tests.support.transports import TRANSPORTS, Transport
+from tests.support.untidy import refuse_rest
 
 
 def market(hours: Hours = MONEY) -> TradingHours:
@@ -222,6 +225,27 @@ async def test_a_candle_that_holds_the_opening_opens_no_market(
     assert snapshot["candles"][-1]["time"] == friday
     answer = await relay.get("history", symbol="EUR/USD", interval=interval, limit=1)
     assert answer.body["candles"][-1]["time"] == friday
+
+
+@pytest.mark.parametrize("opening", ["2026-01-16 22:30:00"], indirect=True)
+async def test_the_last_candle_of_a_week_is_closed_although_nothing_could_be_asked_until_it_was_over(
+    opening: Sandbox, relay_with: StartRelay
+) -> None:
+    relay = await relay_at(opening, relay_with, "poll")
+    faults = opening.twelve_data.faults
+    refuse_rest(faults, "503")
+    client = await relay.connect(heartbeat=None)
+    await client.subscribe("EUR/USD@4h")
+    asyncio.get_running_loop().call_later(at("2026-01-17 03:00") - opening.clock.now(), faults.clear)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(at("2026-01-17 05:00") - opening.clock.now()):
+            while True:
+                await client.next(None)
+    last = at("2026-01-16 20:00")
+    assert client.closed_times == [last]
+    assert [message for message in client.received if message["type"] == "gap"] == []
+    answer = await relay.get("history", symbol="EUR/USD", interval="4h", limit=1)
+    assert (answer.body["candles"][-1]["time"], answer.body["last_is_closed"]) == (last, True)
 
 
 @pytest.mark.parametrize("opening", ["2026-01-17 12:01:00"], indirect=True)

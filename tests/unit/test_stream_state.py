@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from relay.core.model import OpenHours
+from relay.core.model import OpenHours, StreamKey
 from relay.core.trading_hours import TradingHours
 from relay.streams.hub import Hub
 from relay.supervision.liveness import Remedy
@@ -494,6 +494,68 @@ def test_history_is_asked_for_the_last_candle_of_a_session_and_no_other(
         hands.now += 1
     # It was still open there at first; the pauses grow.
     assert asked == [2.0, 62.0, 182.0, 7262.0]
+
+
+def overdue_from(supervised: SupervisedStream, hands: Hands, until: float, *, is_answered: bool = True) -> list[float]:
+    """Return when history is asked while nothing comes, in seconds after the close."""
+    asked = []
+    while hands.now < until:
+        supervised.check_silence(hands.now)
+        if supervised.is_overdue(hands.now, 2.0, hands.now):
+            asked.append(hands.now - CLOSES)
+            supervised.ask_later(hands.now)
+            if is_answered:
+                supervised.note_answer()
+        hands.now += 1
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("is_answered", "asked"), [(True, [600.0, 660.0]), (False, [600.0, 660.0, 780.0, 1020.0, 1500.0, 2460.0, 4380.0])]
+)
+def test_history_is_asked_for_the_end_of_a_session_of_which_no_feed_told_anything(
+    supervised: SupervisedStream, hands: Hands, is_answered: bool, asked: list[float]
+) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    supervised.lose("the connection was lost")
+    hands.now = CLOSES + 600.0
+    supervised.rest("market_closed", "until nine")
+    # Its next poll comes when the market opens.
+    supervised.expect(OPENS - hands.now, None)
+    assert overdue_from(supervised, hands, OPENS - 1, is_answered=is_answered) == asked
+
+
+def test_a_long_candle_is_asked_for_when_it_ends_also_if_the_stream_was_wanted_after_the_close(
+    hub: Hub, hands: Hands
+) -> None:
+    hands.now = CLOSES + 600.0
+    hour = StreamKey(A.symbol, "1h")
+    supervised = SupervisedStream(hub.stream("demo", hour, "A", Feeder(clock=hands.clock)), hub, hands.clock)
+    with_hours(supervised)
+    supervised.rest("market_closed", "until nine")
+    supervised.expect(OPENS - hands.now, None)
+    ends = (CLOSES // 3600 + 1) * 3600 - CLOSES
+    assert overdue_from(supervised, hands, OPENS - 1)[0] == ends + 2.0
+
+
+def test_nothing_is_asked_for_a_stream_that_is_wanted_when_nothing_of_the_session_is_open(
+    supervised: SupervisedStream, hands: Hands
+) -> None:
+    with_hours(supervised)
+    hands.now = supervised.stream.series.promised_at = CLOSES + 600.0
+    supervised.rest("market_closed", "until nine")
+    assert overdue_from(supervised, hands, OPENS - 1) == []
+
+
+def test_a_poll_that_is_planned_for_closed_hours_closes_the_last_candle(
+    supervised: SupervisedStream, hub: Hub, hands: Hands
+) -> None:
+    with_hours(supervised)
+    supervised.go_live()
+    hub.publish(supervised.stream, update(A))
+    supervised.expect(3600.0, None)
+    assert overdue_from(supervised, hands, CLOSES + 3500) == []
 
 
 # -- candles that nobody closed --------------------------------------------------------------------
