@@ -337,3 +337,12 @@ async def test_history_is_answered_with_what_is_known_after_the_time_that_is_giv
         assert (known.is_complete, bool(known.candles)) == (False, True)
         with pytest.raises(Refused):
             await client.history("rude:NOPE", "1m", wait_s=1)
+
+
+async def test_history_waits_once_for_a_name_and_its_candles_together(relay: Running, rude: RudeVenue) -> None:
+    rude.takes_s = 5.0
+    rude.candles = lambda query: "hangs"
+    began = _now()
+    answer = await relay.get("history", symbol="rude:AAPL", interval="1m", wait_s=6)
+    assert _now() - began < 6 + 2.0
+    assert (answer.status, answer.body["candles"], answer.body["complete"]) == (200, [], False)

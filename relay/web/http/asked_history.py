@@ -18,12 +18,16 @@ from relay.web.contract.queries import HistoryQuery
 
 
 class AskedHistory(NamedTuple):
-    """A request, understood: candles of which instrument, for whom; `is_known_only` asks no provider for them."""
+    """A request, understood: candles of which instrument, for whom; `is_known_only` asks no provider for them.
+
+    At `until`, a time of the event loop, it is answered with what is known.
+    """
 
     query: HistoryQuery
     target: Target
     caller: Caller
     is_known_only: bool = False
+    until: float | None = None
 
     def wanted(self) -> int:
         """Return how many candles to ask for: as lines leave an open one out, the newest ones take one more."""

@@ -90,8 +90,9 @@ class HistoryRoute:
     async def _understand(self, query: HistoryQuery, caller: Caller) -> AskedHistory:
         """Find out what a query names. Raises `RequestError`."""
         pin, symbol = query.one_symbol
+        until = None if query.wait_s is None else asyncio.get_running_loop().time() + query.wait_s
         try:
-            async with asyncio.timeout(query.wait_s):
+            async with asyncio.timeout_at(until):
                 await self._directory.settled(pin, symbol, [caller.client])
         except TimeoutError:
             if not self._directory.is_settled(pin, symbol):
@@ -100,7 +101,7 @@ class HistoryRoute:
         target = self._directory.resolve(pin, symbol, query.interval)
         if query.start is not None:
             check_is_past("start_time", query.start, target.provider.clock.now())
-        return AskedHistory(query, target, caller)
+        return AskedHistory(query, target, caller, until=until)
 
     async def _make(self, asked: AskedHistory, *, is_wanted: bool) -> KeptBody:
         """Make the body; in one piece if it is wanted again."""
@@ -137,7 +138,7 @@ class HistoryRoute:
         query = asked.query
         request = asked.request(self._hub.streams, query.start, query.end, asked.wanted())
         try:
-            async with asyncio.timeout(query.wait_s):
+            async with asyncio.timeout_at(asked.until):
                 return await self._history.text(request)
         except TimeoutError:
             return await self._history.stored_text(request)
