@@ -186,6 +186,8 @@ def explained(fault: ClientError) -> str:
     text = text.replace(PLUS_IN_ADDRESSES, "")
     text = _PARAMETER.sub(lambda found: _ARGUMENTS[found[0]], text)
     if isinstance(fault, Refused):
+        if fault.code == Code.NOT_FOUND:
+            return "RELAY_URL is not exactly the address of a relay; relay serve prints the address"
         if fault.status == 401:
             text = "a valid token is needed; start relay mcp with RELAY_TOKEN or RELAY_TOKEN_FILE"
         if fault.retry_after is not None:
