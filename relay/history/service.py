@@ -277,8 +277,24 @@ class HistoryService:
         return await self._of_one_instrument(asked, self._stored)
 
     async def stored_text(self, asked: HistoryRequest) -> EncodedCandles:
-        """Return what `stored` does, encoded; it holds for no other request."""
-        return encoded_past(asked, await self.stored(asked))
+        """Return what `stored` does, encoded; it holds for no other request.
+
+        Nothing is known of a symbol while what is stored of it may be from before a change, or of another instrument.
+        """
+        if self._may_be_used(asked):
+            past = await self.stored(asked)
+            if self._may_be_used(asked):
+                return encoded_past(asked, past)
+        return encoded_past(asked, PastCandles((), True, False))
+
+    def _may_be_used(self, asked: HistoryRequest) -> bool:
+        """Say whether `_settled` has nothing to wait for."""
+        name = asked.source.name
+        if name in self._awaited:
+            known, until = self._awaited[name]
+            if not known.is_set() and self._clock.monotonic() < until:
+                return False
+        return self._identity_checks is None or self._identity_checks.may_be_used(asked.source, asked.key)
 
     async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key
