@@ -108,7 +108,8 @@ def forex_pairs() -> dict[str, Pair]:
         base, _, quote = symbol.partition("/")
         pairs[symbol] = Pair(
             symbol, base, quote, price, decimals, 0, 3.0 * ticks, ticks, sigma, date(2020, 1, 1),
-            session="metal" if base in ("XAU", "XAG") else "forex", group=group, base_name=base_name, quote_name=quote_name,
+            session="metal" if base in ("XAU", "XAG") else "forex", group=group, base_name=base_name,
+            quote_name=quote_name,
         )  # fmt: skip
     return pairs
 

@@ -193,8 +193,7 @@ async def test_who_does_not_wait_gets_nothing_that_may_be_of_another_coin(bench:
     bench.list_other()
     bench.sandbox.binance.faults.delay_rest(3.0)
     await bench.start()
-    query = {"symbol": "binance:LUNAUSDT", "interval": "1h", "limit": 100, "wait_s": wait_s}
-    answer = await bench.relay.get("history", **query)
+    answer = await bench.relay.get("history", symbol="binance:LUNAUSDT", interval="1h", limit=100, wait_s=wait_s)
     assert (answer.status, answer.body["complete"]) == (200, False)
     assert not [candle for candle in answer.body["candles"] if is_old(candle["close"])]
 
