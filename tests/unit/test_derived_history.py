@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import pytest
+
 from relay.core.clock import Clock, ProviderClock
 from relay.core.derived_intervals import Derivation
 from relay.core.model import Budget, Candle, ExtendedCandle, ProviderInfo, StreamKey
@@ -10,6 +12,7 @@ from relay.core.periods import Periods
 from relay.core.spans import Span, clip_spans
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
+from relay.history import derived_history
 from relay.history.derived_history import DerivedHistory
 from relay.history.live_edge import LiveEdge
 from relay.history.requests import HistoryRequest, PastCandles
@@ -84,7 +87,7 @@ class Past:
         )
 
     async def stored(self, asked: HistoryRequest) -> PastCandles:
-        past = await self.candles(dataclasses.replace(asked, start=None))
+        past = await self.candles(asked)
         known = (Span(past.candles[0].time, past.candles[-1].time + 1),) if past.candles else ()
         return past._replace(is_complete=False, known=known)
 
@@ -317,6 +320,20 @@ async def test_what_is_stored_is_known_up_to_the_end_of_the_last_part() -> None:
     found = await history_of(Past(hours(0, 32))).stored(asked, FOUR)
     assert opened(found)[-1] == 28
     assert found.known == (Span(FIRST, FIRST + 32 * H),)
+
+
+async def test_what_is_stored_of_a_range_is_built_of_the_parts_of_that_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, begin = history_of(Past(hours(0, 100))), FIRST + 40 * H
+    found = await history.stored(HistoryRequest(Source(), KEY, begin, None, 3), FOUR)
+    assert (opened(found), found.is_complete) == ([40, 44, 48], False)
+    found = await history.stored(HistoryRequest(Source(), KEY, begin, begin + 6 * H, 500), FOUR)
+    assert opened(found) == [40, 44]
+    found = await history.stored(HistoryRequest(Source(), KEY, None, begin, 3), FOUR)
+    assert opened(found) == [32, 36, 40]
+    # The last period has parts that are not read.
+    monkeypatch.setattr(derived_history, "_MOST_STORED", 10)
+    found = await history.stored(HistoryRequest(Source(), KEY, begin, None, 500), FOUR)
+    assert opened(found) == [40, 44]
 
 
 async def test_revisions_are_the_candles_of_which_a_part_was_revised() -> None:
