@@ -63,8 +63,14 @@ class DerivedHistory:
     """Builds answers. `edge_of` gives what a live stream knows of the present, so that nobody is asked for it."""
 
     def __init__(
-        self, past: ShortPast, version: Callable[[str, StreamKey], int], monotonic: Callable[[], float]
+        self,
+        past: ShortPast,
+        version: Callable[[str, StreamKey], int],
+        monotonic: Callable[[], float],
+        *,
+        most_stored: int = _MOST_STORED,
     ) -> None:
+        self._most_stored = most_stored
         self.edge_of: Callable[[CandleSource, StreamKey], LiveEdge | None] = _no_edge
         self._past = past
         self._version = version
@@ -129,7 +135,7 @@ class DerivedHistory:
         start = None if asked.start is None else max(0, asked.start - derivation.periods.ahead_s)
         end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
         # Of what comes before the range and behind it, too.
-        most = min(_MOST_STORED, (asked.limit + 3) * _parts_of(derivation))
+        most = min(self._most_stored, (asked.limit + 3) * _parts_of(derivation))
         past = await self._past.stored(self._request(asked, derivation, start, end, most))
         is_cut = start is not None and len(past.candles) >= most
         closed, forming = _parted(past, derivation)

@@ -1,9 +1,6 @@
 """The past of an interval that a provider lacks: what is whole is given, what may lack a part is not, or is said to."""
 
-import dataclasses
 from typing import Any, NamedTuple
-
-import pytest
 
 from relay.core.clock import Clock, ProviderClock
 from relay.core.derived_intervals import Derivation
@@ -12,7 +9,6 @@ from relay.core.periods import Periods
 from relay.core.spans import Span, clip_spans
 from relay.core.trading_calendar import TradingCalendar
 from relay.core.trading_hours import TradingHours
-from relay.history import derived_history
 from relay.history.derived_history import DerivedHistory
 from relay.history.live_edge import LiveEdge
 from relay.history.requests import HistoryRequest, PastCandles
@@ -322,7 +318,7 @@ async def test_what_is_stored_is_known_up_to_the_end_of_the_last_part() -> None:
     assert found.known == (Span(FIRST, FIRST + 32 * H),)
 
 
-async def test_what_is_stored_of_a_range_is_built_of_the_parts_of_that_range(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_stored_of_a_range_is_built_of_the_parts_of_that_range() -> None:
     history, begin = history_of(Past(hours(0, 100))), FIRST + 40 * H
     found = await history.stored(HistoryRequest(Source(), KEY, begin, None, 3), FOUR)
     assert (opened(found), found.is_complete) == ([40, 44, 48], False)
@@ -331,7 +327,7 @@ async def test_what_is_stored_of_a_range_is_built_of_the_parts_of_that_range(mon
     found = await history.stored(HistoryRequest(Source(), KEY, None, begin, 3), FOUR)
     assert opened(found) == [32, 36, 40]
     # The last period has parts that are not read.
-    monkeypatch.setattr(derived_history, "_MOST_STORED", 10)
+    history = DerivedHistory(Past(hours(0, 100)), lambda provider, key: 7, lambda: 0.0, most_stored=10)
     found = await history.stored(HistoryRequest(Source(), KEY, begin, None, 500), FOUR)
     assert opened(found) == [40, 44]
 
