@@ -101,13 +101,15 @@ def forex_pairs() -> dict[str, Pair]:
         ("USD/CZK", 20.8030, 5, 22_000, 0.0060, "Exotic", "US Dollar", "Czech Koruna"),
         ("COP/ARS", 0.37210, 5, 20_000, 0.0090, "Exotic-Cross", "Colombian Peso", "Argentinian Peso"),
         ("XAU/USD", 4375.59435, 5, 78_000, 0.0110, "Exotic", "Gold Spot", "US Dollar"),
+        ("XAG/USD", 55.61725, 5, 70_000, 0.0170, "Exotic", "Silver Spot", "US Dollar"),
     )
     pairs = {}
     for symbol, price, decimals, ticks, sigma, group, base_name, quote_name in rows:
         base, _, quote = symbol.partition("/")
         pairs[symbol] = Pair(
             symbol, base, quote, price, decimals, 0, 3.0 * ticks, ticks, sigma, date(2020, 1, 1),
-            session="metal" if base == "XAU" else "forex", group=group, base_name=base_name, quote_name=quote_name,
+            session="metal" if base in ("XAU", "XAG") else "forex", group=group, base_name=base_name,
+            quote_name=quote_name,
         )  # fmt: skip
     return pairs
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from relay.client import BadArgument, Candle, ClientError, History, ListedInstrument, Refused, RelayClient, Unreachable
 from relay.commands.formatting import listed, moment, number, printable
-from relay.protocol.fields import WHERE_SYMBOLS_ARE, shown
+from relay.core.errors import Code
+from relay.protocol.fields import PLUS_IN_ADDRESSES, WHERE_SYMBOLS_ARE, shown
 
 MOST_INSTRUMENTS = 100
 MOST_CANDLES = 500
@@ -16,6 +17,8 @@ MOST_STREAMS = 100
 """An assistant reads all of an answer: these limits keep it to some ten thousand characters."""
 LATEST_WAIT_S, CANDLES_WAIT_S = 3, 10
 """Somebody waits for what the assistant says: a provider has so long, and then what is known has to do."""
+_OF_ONE_SYMBOL = (Code.UNKNOWN_SYMBOL, Code.UNSUPPORTED_INTERVAL)
+"""Other refusals are the same for every symbol of a call."""
 _COLUMNS = ("time", *Candle._fields[1:])
 _OF_INSTRUMENT = ("symbol", "id", "name", "asset_class", "base", "quote", "status", "session")
 _OF_PROVIDER = (
@@ -106,7 +109,7 @@ class AssistantTools:
             else one
             for name, one in zip(names, found, strict=True)
         ]
-        lines = _lines(("symbol", *_COLUMNS, "is_closed", "error"), rows)
+        lines = _lines(("symbol", "provider", *_COLUMNS, "is_closed", "error"), rows)
         return ToolAnswer(
             f"newest candles of {interval}, times in UTC\n{lines}", {"interval": interval, "latest": rows}
         )
@@ -118,7 +121,7 @@ class AssistantTools:
             if not found.is_complete:
                 error = f"the provider has given nothing newer within {LATEST_WAIT_S} s"
         except Refused as fault:
-            if fault.status in (401, 403, 429):
+            if fault.status < 500 and fault.code not in _OF_ONE_SYMBOL:
                 raise
             error, code = explained(fault), str(fault.code)
             known = await self._known_of(symbol, interval) if fault.status in (502, 503, 504) else None
@@ -180,10 +183,13 @@ _PARAMETER = re.compile(r"\b(?:start_time|end_time)\b|^(?:q|search)\b")
 def explained(fault: ClientError) -> str:
     """Return in one line what an assistant can tell its user about a fault, in the words of the tools."""
     text = printable(str(fault)).replace(WHERE_SYMBOLS_ARE, "search_instruments finds symbols")
+    text = text.replace(PLUS_IN_ADDRESSES, "")
     text = _PARAMETER.sub(lambda found: _ARGUMENTS[found[0]], text)
     if isinstance(fault, Refused):
+        if fault.code == Code.NOT_FOUND:
+            return "RELAY_URL is not exactly the address of a relay; relay serve prints the address"
         if fault.status == 401:
-            text += "; start relay mcp with RELAY_TOKEN or RELAY_TOKEN_FILE"
+            text = "a valid token is needed; start relay mcp with RELAY_TOKEN or RELAY_TOKEN_FILE"
         if fault.retry_after is not None:
             text += f"; try again in {fault.retry_after:.0f} s"
     return text

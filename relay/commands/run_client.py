@@ -20,7 +20,7 @@ from relay.commands.formatting import printable
 from relay.config.environment import FILE, OF_CLIENTS, given_variable
 from relay.core.errors import ConfigError
 from relay.core.secret import clean_secret
-from relay.protocol.fields import WHERE_SYMBOLS_ARE
+from relay.protocol.fields import PLUS_IN_ADDRESSES, WHERE_SYMBOLS_ARE
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -143,7 +143,7 @@ def _terminations() -> Iterator[list[int]]:
 
 def in_words_of_the_command(text: str) -> str:
     """Return what a relay says, printable, and with commands and flags in the place of its routes and parameters."""
-    text = printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all")
+    text = printable(text).replace(WHERE_SYMBOLS_ARE, "relay symbols lists all").replace(PLUS_IN_ADDRESSES, "")
     return re.sub(r"\b(start|end)_time\b", r"--\1", text)
 
 
@@ -153,7 +153,7 @@ def _explained(fault: ClientError, url: str) -> str:
         if fault.code == "not_found":
             return f"{url} is not exactly the address of a relay; relay serve prints the address"
         if fault.status == 401:
-            text += "; give it with --token, RELAY_TOKEN or RELAY_TOKEN_FILE"
+            text = "a valid token is needed; give it with --token, RELAY_TOKEN or RELAY_TOKEN_FILE"
         if fault.retry_after is not None:
             text += f" (try again in {fault.retry_after:.0f} s)"
     return text

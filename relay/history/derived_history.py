@@ -63,8 +63,14 @@ class DerivedHistory:
     """Builds answers. `edge_of` gives what a live stream knows of the present, so that nobody is asked for it."""
 
     def __init__(
-        self, past: ShortPast, version: Callable[[str, StreamKey], int], monotonic: Callable[[], float]
+        self,
+        past: ShortPast,
+        version: Callable[[str, StreamKey], int],
+        monotonic: Callable[[], float],
+        *,
+        most_stored: int = _MOST_STORED,
     ) -> None:
+        self._most_stored = most_stored
         self.edge_of: Callable[[CandleSource, StreamKey], LiveEdge | None] = _no_edge
         self._past = past
         self._version = version
@@ -124,10 +130,14 @@ class DerivedHistory:
         return found._replace(is_current=is_current)
 
     async def stored(self, asked: HistoryRequest, derivation: Derivation) -> PastCandles:
-        """Return of the last candles those that are known without asking the provider, and what is `known` of them."""
+        """Return of what is asked for what is known without asking the provider, and what is `known` of it."""
         asked_at = _settled_at(asked.source)
-        most = min(_MOST_STORED, asked.limit * _parts_of(derivation))
-        past = await self._past.stored(self._request(asked, derivation, None, None, most))
+        start = None if asked.start is None else max(0, asked.start - derivation.periods.ahead_s)
+        end = None if asked.end is None else asked.end + length_s(asked.key.interval) + _CLOCKS_S
+        # Of what comes before the range and behind it, too.
+        most = min(self._most_stored, (asked.limit + 3) * _parts_of(derivation))
+        past = await self._past.stored(self._request(asked, derivation, start, end, most))
+        is_cut = start is not None and len(past.candles) >= most
         closed, forming = _parted(past, derivation)
         parts = PartsSaid(forming, False, past.unreadable, past.doubted, False, asked.source.info.is_recorded)
         built, _ = built_of(asked, derivation, parts, FoldedCandles(derivation).with_newer(closed), asked_at)
@@ -143,6 +153,9 @@ class DerivedHistory:
                 is_over = span.end >= last.ends or periods.is_over_with(inside[-1], last)
                 known.append(Span(first.opens if is_begun else first.ends, last.ends if is_over else last.opens))
         spans = tuple(merge_spans(known))
+        if is_cut:
+            # The last period may have more parts.
+            spans = tuple(clip_spans(spans, 0, periods.holding(past.candles[-1].time).opens))
         whole = [one for one in built.candles if any(span.start <= one.time < span.end for span in spans)]
         if built.candles and not built.last_is_closed and built.candles[-1] not in whole:
             return PastCandles(tuple(whole), True, False, known=spans, doubted=built.doubted)

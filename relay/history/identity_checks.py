@@ -260,6 +260,16 @@ class IdentityChecks:
         identity = (source.name, key.symbol)
         return not (self._checks or self._unseen) or not (identity in self._checks or identity in self._unseen)
 
+    def may_be_used(self, source: CandleSource, key: StreamKey) -> bool:
+        """Say whether `settle` would return now, without beginning a check."""
+        identity, now = (source.name, key.symbol), self._clock.monotonic()
+        if identity in self._unseen and now < self._unseen_until:
+            return False
+        check = self._checks.get(identity)
+        if check is None or check.is_aside or check.is_compared.is_set():
+            return True
+        return check.is_faint and now >= check.patience_ends
+
     async def settle(self, source: CandleSource, key: StreamKey, *, is_spliced: bool = False) -> None:
         """Return when what is stored of a symbol may be used; soon, if nothing but time speaks for a check.
 

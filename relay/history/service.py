@@ -280,19 +280,31 @@ class HistoryService:
         return await self._of_one_instrument(asked, self._stored)
 
     async def known(self, asked: HistoryRequest) -> PastCandles:
-        """Return what `stored` does, or nothing where it may be of another instrument and nobody soon says which.
+        """Return what `stored` does, as far as it can be read soon.
 
+        Nothing is known of a symbol while what is stored of it may be from before a change, or of another instrument.
         Raises as `stored` does.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(KNOWN_WAIT_S):
-                await self._settled(asked)
-                return await self.stored(asked)
+        if self._may_be_used(asked):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KNOWN_WAIT_S):
+                    past = await self.stored(asked)
+                if self._may_be_used(asked):
+                    return past
         return PastCandles((), True, False)
 
     async def known_text(self, asked: HistoryRequest) -> EncodedCandles:
         """Return what `known` does, encoded; it holds for no other request."""
         return encoded_past(asked, await self.known(asked))
+
+    def _may_be_used(self, asked: HistoryRequest) -> bool:
+        """Say whether `_settled` has nothing to wait for."""
+        name = asked.source.name
+        if name in self._awaited:
+            known, until = self._awaited[name]
+            if not known.is_set() and self._clock.monotonic() < until:
+                return False
+        return self._identity_checks is None or self._identity_checks.may_be_used(asked.source, asked.key)
 
     async def _stored(self, asked: HistoryRequest) -> PastCandles:
         source, key = asked.source, asked.key

@@ -18,6 +18,8 @@ Schema = dict[str, Any]
 
 WHERE_SYMBOLS_ARE = "GET /api/v1/market-data/symbols lists all"
 """How an error ends that can suggest no symbol; who is no HTTP client says it in other words."""
+PLUS_IN_ADDRESSES = "; in an address + is written %2B"
+"""How an error about a symbol with a space ends; who writes no address is not told it."""
 LONGEST_SEARCH = 100
 """So many characters has what somebody types to find something."""
 LATEST_TIME = 10**11

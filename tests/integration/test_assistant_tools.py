@@ -126,13 +126,14 @@ async def test_what_the_relay_refuses_is_said_in_the_words_of_the_tools(tools: A
         ("candles", {**BTC, "start": 2_000_000_000}, "start 2000000000 ("),
         ("candles", {"symbol": "ZZZZ9", "interval": "1m"}, "; search_instruments finds symbols"),
         ("latest", {"symbols": ["BTCUSDT"], "interval": "7m"}, "interval '7m'"),
+        ("candles", {"symbol": "BTC USDT", "interval": "1m"}, "unknown symbol 'BTC USDT'"),
         ("search_instruments", {"query": "x" * 101}, "query "),
     ):
         try:
             found = (await answer(tools, tool, arguments)).text
         except ClientError as fault:
             found = explained(fault)
-        if said not in found or any(word in found for word in ("_time", "GET ", "/api/", "format=")):
+        if said not in found or any(word in found for word in ("_time", "GET ", "/api/", "format=", "%2B")):
             wrong.append((arguments, found))
     assert not wrong
 
@@ -180,4 +181,20 @@ async def test_a_refusal_says_what_to_do(relay_with: StartRelay) -> None:
     async with RelayClient(relay.url) as client:
         with pytest.raises(Refused) as raised:
             await AssistantTools(client).latest(["BTCUSDT"])
-    assert "start relay mcp with RELAY_TOKEN" in explained(raised.value)
+    assert explained(raised.value) == "a valid token is needed; start relay mcp with RELAY_TOKEN or RELAY_TOKEN_FILE"
+
+
+async def test_what_is_wrong_for_every_symbol_is_an_error_of_the_call(tools: AssistantTools, relay: Running) -> None:
+    with pytest.raises(Refused, match="unknown interval '7m'"):
+        await tools.latest(["BTCUSDT", "EUR/USD"], "7m")
+    async with RelayClient(f"{relay.url}/elsewhere") as client:
+        with pytest.raises(Refused) as raised:
+            await AssistantTools(client).latest(["BTCUSDT"])
+        assert "RELAY_URL is not exactly the address of a relay" in explained(raised.value)
+
+
+async def test_the_newest_candles_name_their_provider(tools: AssistantTools) -> None:
+    found = await tools.latest(["BTCUSDT", "EUR/USD", "NOPE"])
+    _, columns, *lines = [line.split("|") for line in found.text.splitlines()]
+    at = columns.index("provider")
+    assert [line[at] for line in lines] == ["binance", "twelve_data", ""]

@@ -184,6 +184,20 @@ async def test_change_while_the_relay_was_off_is_seen_before_anything_is_served(
     assert not any(map(is_old, await bench.prices(interval, limit=limit, start_time=bench.ended - 10 * HOUR)))
 
 
+@pytest.mark.parametrize("wait_s", [0, 1])
+async def test_who_does_not_wait_gets_nothing_that_may_be_of_another_coin(bench: Bench, wait_s: int) -> None:
+    relay = await bench.start()
+    assert await bench.prices(limit=100)
+    await relay.close()
+    bench.delist()
+    bench.list_other()
+    bench.sandbox.binance.faults.delay_rest(3.0)
+    await bench.start()
+    answer = await bench.relay.get("history", symbol="binance:LUNAUSDT", interval="1h", limit=100, wait_s=wait_s)
+    assert (answer.status, answer.body["complete"]) == (200, False)
+    assert not [candle for candle in answer.body["candles"] if is_old(candle["close"])]
+
+
 async def test_range_that_begins_with_stored_candles_is_not_answered_with_both(bench: Bench) -> None:
     relay = await bench.start()
     start = bench.ended - 20 * HOUR

@@ -366,3 +366,27 @@ async def test_history_is_answered_with_what_is_known_after_the_time_that_is_giv
         assert (known.is_complete, bool(known.candles)) == (False, True)
         with pytest.raises(Refused):
             await client.history("rude:NOPE", "1m", wait_s=1)
+
+
+async def test_history_waits_once_for_a_name_and_its_candles_together(relay: Running, rude: RudeVenue) -> None:
+    rude.takes_s = 5.0
+    rude.candles = lambda query: "hangs"
+    began = _now()
+    answer = await relay.get("history", symbol="rude:AAPL", interval="1m", wait_s=6)
+    assert _now() - began < 6 + 2.0
+    assert (answer.status, answer.body["candles"], answer.body["complete"]) == (200, [], False)
+
+
+async def test_history_that_may_not_wait_asks_no_provider(relay: Running, rude: RudeVenue) -> None:
+    for _ in range(3):
+        answer = await relay.get("history", symbol="rude:AAPL", interval="1m", wait_s=0)
+        assert (answer.status, answer.body["code"]) == (503, "provider_unavailable")
+    await asyncio.sleep(5.0)
+    assert not rude.asked
+    await relay.get("history", symbol="rude:AAPL", interval="1m", limit=5)
+    before = rude.candles_asked
+    for _ in range(3):
+        answer = await relay.get("history", symbol="rude:AAPL", interval="1m", limit=100, wait_s=0)
+        assert (answer.status, answer.body["complete"]) == (200, False)
+        await asyncio.sleep(5.0)
+    assert rude.candles_asked == before

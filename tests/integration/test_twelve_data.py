@@ -1041,9 +1041,16 @@ async def test_the_venues_pairs_and_the_metals_are_listed(plugin: Plugin) -> Non
     pesos = "Colombian Peso / Argentinian Peso"
     assert Instrument("COP/ARS", "forex", "COP", "ARS", name=pesos, session=money) in listed
     assert Instrument("XAU/USD", "forex", "XAU", "USD", name="Gold Spot / US Dollar", session=metal) in listed
-    # Not in the list of the stand-in: it is known without it, but for the name.
-    assert Instrument("XAG/USD", "forex", "XAG", "USD", session=metal) in listed
+    assert Instrument("XAG/USD", "forex", "XAG", "USD", name="Silver Spot / US Dollar", session=metal) in listed
     assert len({one.symbol for one in listed}) == len(listed)
+    for symbol in ("XAU/USD", "XAG/USD"):
+        assert await plugin.candles(symbol, "1h", None, at("2026-01-14 12:00"), 2), symbol
+
+
+async def test_metals_are_known_without_being_in_the_list(exchange: TwelveDataStandIn, plugin: Plugin) -> None:
+    exchange.faults.answer_rest(200, '{"data":[{"symbol":"EUR/USD","currency_base":"Euro"}]}')
+    metal = "1800-1700 America/New_York"
+    assert Instrument("XAG/USD", "forex", "XAG", "USD", session=metal) in await plugin.instruments()
 
 
 async def test_what_is_traded_at_all_times_says_so(exchange: TwelveDataStandIn, plugin: Plugin) -> None:

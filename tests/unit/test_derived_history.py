@@ -1,6 +1,5 @@
 """The past of an interval that a provider lacks: what is whole is given, what may lack a part is not, or is said to."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 from relay.core.clock import Clock, ProviderClock
@@ -84,7 +83,7 @@ class Past:
         )
 
     async def stored(self, asked: HistoryRequest) -> PastCandles:
-        past = await self.candles(dataclasses.replace(asked, start=None))
+        past = await self.candles(asked)
         known = (Span(past.candles[0].time, past.candles[-1].time + 1),) if past.candles else ()
         return past._replace(is_complete=False, known=known)
 
@@ -317,6 +316,20 @@ async def test_what_is_stored_is_known_up_to_the_end_of_the_last_part() -> None:
     found = await history_of(Past(hours(0, 32))).stored(asked, FOUR)
     assert opened(found)[-1] == 28
     assert found.known == (Span(FIRST, FIRST + 32 * H),)
+
+
+async def test_what_is_stored_of_a_range_is_built_of_the_parts_of_that_range() -> None:
+    history, begin = history_of(Past(hours(0, 100))), FIRST + 40 * H
+    found = await history.stored(HistoryRequest(Source(), KEY, begin, None, 3), FOUR)
+    assert (opened(found), found.is_complete) == ([40, 44, 48], False)
+    found = await history.stored(HistoryRequest(Source(), KEY, begin, begin + 6 * H, 500), FOUR)
+    assert opened(found) == [40, 44]
+    found = await history.stored(HistoryRequest(Source(), KEY, None, begin, 3), FOUR)
+    assert opened(found) == [32, 36, 40]
+    # The last period has parts that are not read.
+    history = DerivedHistory(Past(hours(0, 100)), lambda provider, key: 7, lambda: 0.0, most_stored=10)
+    found = await history.stored(HistoryRequest(Source(), KEY, begin, None, 500), FOUR)
+    assert opened(found) == [40, 44]
 
 
 async def test_revisions_are_the_candles_of_which_a_part_was_revised() -> None:

@@ -8,7 +8,7 @@ from relay.core.errors import Code, RequestError
 from relay.core.intervals import parse_interval
 from relay.core.near_names import did_you_mean
 from relay.protocol import positions
-from relay.protocol.fields import INTERVAL, LONGEST_SEARCH, Moment, Schema, parse_date, shown
+from relay.protocol.fields import INTERVAL, LONGEST_SEARCH, PLUS_IN_ADDRESSES, Moment, Schema, parse_date, shown
 from relay.protocol.positions import Position, parse_position
 from relay.protocol.symbol_names import SYMBOL, parse_symbol
 
@@ -260,7 +260,7 @@ class SymbolName:
         except RequestError as error:
             if " " not in text:
                 raise
-            said = f"{error.message}; in an address + is written %2B"
+            said = error.message + PLUS_IN_ADDRESSES
         raise RequestError(Code.UNKNOWN_SYMBOL, said)
 
     def schema(self) -> Schema:

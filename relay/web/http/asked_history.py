@@ -20,14 +20,14 @@ from relay.web.contract.queries import HistoryQuery
 class AskedHistory(NamedTuple):
     """A request, understood: candles of which instrument, for whom; `is_known_only` asks no provider for them.
 
-    At `ends_at` of the event loop's time it is answered with what is known by then; None waits for the provider.
+    At `until`, a time of the event loop, it is answered with what is known by then; None waits for the provider.
     """
 
     query: HistoryQuery
     target: Target
     caller: Caller
     is_known_only: bool = False
-    ends_at: float | None = None
+    until: float | None = None
 
     def wanted(self) -> int:
         """Return how many candles to ask for: as lines leave an open one out, the newest ones take one more."""

@@ -16,7 +16,7 @@ from relay.protocol.fields import check_is_past, shown
 from relay.storage.chunks import CSV_HEAD, EXTENDED_CSV_HEAD, as_csv, as_lines
 from relay.streams.hub import Hub
 from relay.web.access.access import BELOW_TOKEN, PATH_OF_HISTORY, Access, Caller
-from relay.web.contract.queries import HISTORY, MOST_AT_ONCE, HistoryQuery
+from relay.web.contract.queries import HISTORY, MOST_AT_ONCE, WAIT, HistoryQuery
 from relay.web.http.asked_history import AskedHistory, check_is_whole, closed_only
 from relay.web.http.cached_body import Body, KeptBodies, KeptBody, ResponseHeads
 from relay.web.http.history_pages import HistoryPages
@@ -36,6 +36,11 @@ RETRY_S = 1.0
 
 def _csv_head(query: HistoryQuery) -> bytes:
     return EXTENDED_CSV_HEAD if query.extended else CSV_HEAD
+
+
+def _not_known_yet(symbol: str, what: str) -> RequestError:
+    said = f"no provider has said yet whether it has {shown(symbol)}; {what}"
+    return RequestError(Code.PROVIDER_UNAVAILABLE, said, retry_after=RETRY_S)
 
 
 def _lacks_one(target: Target, text: EncodedCandles) -> bool:
@@ -90,18 +95,21 @@ class HistoryRoute:
     async def _understand(self, query: HistoryQuery, caller: Caller) -> AskedHistory:
         """Find out what a query names. Raises `RequestError`."""
         pin, symbol = query.one_symbol
-        ends_at = None if query.wait_s is None else asyncio.get_running_loop().time() + query.wait_s
+        until = None if query.wait_s is None else asyncio.get_running_loop().time() + query.wait_s
+        asks_nobody = query.wait_s == 0
         try:
-            async with asyncio.timeout_at(ends_at):
-                await self._directory.settled(pin, symbol, [caller.client])
+            async with asyncio.timeout_at(until):
+                if not asks_nobody:
+                    await self._directory.settled(pin, symbol, [caller.client])
+                elif not self._directory.is_settled(pin, symbol):
+                    raise _not_known_yet(symbol, f"give a longer {WAIT.name}")
         except TimeoutError:
             if not self._directory.is_settled(pin, symbol):
-                said = f"no provider has said yet whether it has {shown(symbol)}; ask again"
-                raise RequestError(Code.PROVIDER_UNAVAILABLE, said, retry_after=RETRY_S) from None
+                raise _not_known_yet(symbol, "ask again") from None
         target = self._directory.resolve(pin, symbol, query.interval)
         if query.start is not None:
             check_is_past("start_time", query.start, target.provider.clock.now())
-        return AskedHistory(query, target, caller, ends_at=ends_at)
+        return AskedHistory(query, target, caller, is_known_only=asks_nobody, until=until)
 
     async def _make(self, asked: AskedHistory, *, is_wanted: bool) -> KeptBody:
         """Make the body; in one piece if it is wanted again."""
@@ -138,10 +146,14 @@ class HistoryRoute:
         query = asked.query
         request = asked.request(self._hub.streams, query.start, query.end, asked.wanted())
         try:
-            async with asyncio.timeout_at(asked.ends_at):
-                return await self._history.text(request)
+            async with asyncio.timeout_at(asked.until):
+                found = await self._history.text(request)
         except TimeoutError:
             return await self._history.known_text(request)
+        if asked.is_known_only and not found.is_whole:
+            # What is known next to the present or a start; there may be more behind what is not.
+            return await self._history.known_text(request)
+        return found
 
     async def _streamed(self, asked: AskedHistory) -> AsyncGenerator[bytes, None]:
         """Yield page after page, so that no more than one is in memory."""
