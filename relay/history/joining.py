@@ -244,7 +244,7 @@ class Joining:
         present; where it does not, it is not complete. What the subscriber has already is left out.
         """
         stream, series, past = self.stream, self.stream.series, fetched.past
-        before = self._client.begins.get(stream)
+        before = None if self.replaces else self._client.begins.get(stream)
         is_current = live_of(stream) is not None or self._wanted.bars == 0
         reaches = past.is_whole and fetched.reaches_from <= series.needs_from()
         if not is_current and reaches and not self._lacks_one(fetched):
@@ -311,6 +311,9 @@ class Joining:
                 # Else what it comes back with may be owed to others.
                 given.append(floor)
             stream.series.given_to = max(given)
+        if self.replaces:
+            # What it has counts for nothing.
+            client.begins.pop(stream, None)
         client.follow(stream, self._options, floor, has_from, self._attachment)
         if begin is not None:
             # Those of gaps once they come.
@@ -334,7 +337,7 @@ class Joining:
                     revisions_known=past.revisions_known,
                     is_extended=self._options.extended,
                     replaces=self.replaces,
-                    pending=self.past_to_come is not None,
+                    pending=self.is_pending,
                 ),
             ]
         )
@@ -372,6 +375,11 @@ class Joining:
         return False
 
     @property
+    def is_pending(self) -> bool:
+        """Whether what is sent is followed by a past that takes its place."""
+        return self.past_to_come is not None
+
+    @property
     def is_confirmed(self) -> bool:
         """Whether the subscriber was told that the stream is accepted, and waits for its past."""
         return self._confirmed_at is not None
@@ -389,9 +397,13 @@ class Joining:
         self.ids.append(request.id)
         self._fetch.options = request.options
         if request.past != PastWanted():
-            self._wanted = request.past
+            self._want(request.past)
         if self.is_confirmed:
             self._client.tell([self.stream.confirmation(request.id)])
+
+    def _want(self, past: PastWanted) -> None:
+        """Answer with this past."""
+        self._wanted = past
 
     def _confirm(self) -> list[bytes]:
         """Return the confirmations that are due; with them the subscriber is owed every candle that closes."""

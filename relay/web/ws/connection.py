@@ -267,10 +267,11 @@ class Connection(EndingConnection):
             try:
                 await rest.run()
             except RequestError as error:
-                self._refuse(error, *rest.ids)
+                # Of what was late no request waits any more.
+                self._refuse(error, *(rest.ids or (None,)))
             except Exception:  # noqa: BLE001  as in `answer`
-                self._on_failure(*rest.ids)
-            rest = None if rest.past_to_come is None else self._subscribing.rest_of(rest)
+                self._on_failure(*(rest.ids or (None,)))
+            rest = self._subscribing.rest_of(rest)
 
     def _on_renewed(self, stream: Stream) -> None:
         self.spawn(self._renew(stream))
