@@ -94,8 +94,7 @@ class JoiningClient:
 class Joining:
     """A subscription on its way: the requests it answers, and what the newest of them wants.
 
-    It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`. What it
-    sends `replaces` all that the client has of the stream if it is a renewal.
+    It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`.
     """
 
     def __init__(
@@ -251,11 +250,11 @@ class Joining:
             closed, forming = parted(past.candles, past.last_is_closed)
             learnt = series.learn(closed, forming, fetched.asked_at, lost=past.unreadable)
             self._client.hub.tell_after_gaps(stream, learnt, "the provider does not have these candles")
-            age_s = self._provider.clock.now() - fetched.asked_at
-            grace_s = self._provider.info.close_grace_s
-            is_current = age_s <= length_s(stream.key.interval) + grace_s and not is_left_open(
-                series, fetched.asked_at - grace_s
-            )
+            now, grace_s = self._provider.clock.now(), self._provider.info.close_grace_s
+            is_recent = now - fetched.asked_at <= length_s(stream.key.interval) + grace_s
+            # What was still open when a slow provider was asked may be over for long.
+            over_by = max(fetched.asked_at, now - grace_s) - grace_s
+            is_current = is_recent and not is_left_open(series, over_by, forming)
         snapshot = splice(
             series,
             self._attachment.closed,
@@ -263,13 +262,17 @@ class Joining:
             self._wanted,
             closed_only=self._options.closed_only,
             before=before,
-            confirmed_at=self._confirmed_at,
+            confirmed_at=self._owed_after(),
             names_holes=self._provider.info.has_every_candle,
         )
         for gap in snapshot.gaps:
             series.owe(gap)
         snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
         return self._with_revised(snapshot, fetched, is_new=before is None) if self._wanted.wants_revised else snapshot
+
+    def _owed_after(self) -> float | None:
+        """Return after which time what closed is sent in any case, None if nothing is."""
+        return self._confirmed_at
 
     def _lacks_one(self, fetched: Fetched) -> bool:
         """Say whether the answer lacks a candle that the stream would pass over if it learnt from it."""
@@ -318,6 +321,7 @@ class Joining:
         if begin is not None:
             # Those of gaps once they come.
             client.begins[stream] = min(begin, client.begins[stream])
+        client.hub.note_pending(client.subscriber, stream, is_pending=self.is_pending)
         state = self._state()
         client.tell(
             [
@@ -372,7 +376,7 @@ class Joining:
     @property
     def replaces(self) -> bool:
         """Whether what is sent takes the place of all that the client has."""
-        return False
+        return self._wanted.replaces
 
     @property
     def is_pending(self) -> bool:

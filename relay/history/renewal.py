@@ -35,11 +35,6 @@ class Renewal(Joining):
         self._failure_wait_s = WAIT_S
 
     @property
-    def replaces(self) -> bool:
-        """Whether what is sent takes the place of all that the client has."""
-        return self._wanted.since is None
-
-    @property
     def is_pending(self) -> bool:
         """Whether what is sent is followed by a past that takes its place."""
         return not self.replaces
@@ -59,7 +54,7 @@ class Renewal(Joining):
 
     def _want(self, past: PastWanted) -> None:
         self._bars = max(self._bars, past.bars or 0)
-        self._wanted = PastWanted(bars=self._bars) if past.since is None else past
+        self._wanted = PastWanted(self._bars, replaces=True) if past.since is None else past
 
     def _tell_wait(self, status: StreamState, message: str) -> None:
         """Say nothing: the stream is live."""
@@ -75,7 +70,7 @@ class Renewal(Joining):
             self._failure_wait_s = min(MOST_WAIT_S, 2 * self._failure_wait_s)
             return False
         if is_over and not self.replaces:
-            self._wanted = PastWanted(bars=self._bars)
+            self._wanted = PastWanted(self._bars, replaces=True)
             return False
         return is_over
 
@@ -86,7 +81,11 @@ class Renewal(Joining):
         now, length = self._provider.clock.now(), length_s(self.stream.key.interval)
         wanted = self._bars + math.ceil((now - self._began_at) / length)
         held = math.ceil((now - self._client.begins.get(self.stream, now)) / length) + 1
-        self._wanted = PastWanted(bars=min(MOST_BARS, max(wanted, held)))
+        self._wanted = PastWanted(min(MOST_BARS, max(wanted, held)), replaces=True)
+
+    def _owed_after(self) -> float | None:
+        """Return from when on the client has the candles that are replaced: more may have come since it was reckoned."""
+        return self._client.begins.get(self.stream) if self.replaces else super()._owed_after()
 
     def _state(self) -> list[bytes]:
         """Return nothing: the client hears of each state of the stream."""

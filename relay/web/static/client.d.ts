@@ -119,6 +119,8 @@ export interface Snapshot extends OfStream {
   isComplete: boolean;
   seq: number | null;
   isRenewed: boolean;
+  /** The provider has not answered yet: another one with all that was asked for follows, `isRenewed`. */
+  isPending: boolean;
 }
 
 /** The newest known state of a stream's candle. Each closed candle comes once, except where it is revised. */

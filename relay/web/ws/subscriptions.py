@@ -117,7 +117,7 @@ class ClientSubscriptions:
         if (stream.provider, stream.key) in client.waiting:
             return None
         options = client.subscriber.subscriptions[stream].options
-        past = client_requests.PastWanted(bars=bars)
+        past = client_requests.PastWanted(bars, replaces=True)
         request = client_requests.Request("subscribe", None, options=options, past=past)
         return Renewal(client, quota, stream, provider, request)
 
