@@ -243,7 +243,6 @@ class Joining:
         present; where it does not, it is not complete. What the subscriber has already is left out.
         """
         stream, series, past = self.stream, self.stream.series, fetched.past
-        before = None if self.replaces else self._client.begins.get(stream)
         is_current = live_of(stream) is not None or self._wanted.bars == 0
         reaches = past.is_whole and fetched.reaches_from <= series.needs_from()
         if not is_current and reaches and not self._lacks_one(fetched):
@@ -255,6 +254,7 @@ class Joining:
             # What was still open when a slow provider was asked may be over for long.
             over_by = max(fetched.asked_at, now - grace_s) - grace_s
             is_current = is_recent and not is_left_open(series, over_by, forming)
+        before = self._has_from()
         snapshot = splice(
             series,
             self._attachment.closed,
@@ -269,6 +269,14 @@ class Joining:
             series.owe(gap)
         snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
         return self._with_revised(snapshot, fetched, is_new=before is None) if self._wanted.wants_revised else snapshot
+
+    def _has_from(self) -> int | None:
+        """Return from which open time on the client has the stream and keeps what it has, None if it has nothing."""
+        begin, last = self._client.begins.get(self.stream), self.stream.series.last
+        if begin is None or self.replaces:
+            return None
+        # The first that a stream tells may have opened before it began.
+        return begin if last is None else min(begin, last.time)
 
     def _owed_after(self) -> float | None:
         """Return after which time what closed is sent in any case, None if nothing is."""
