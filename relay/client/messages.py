@@ -76,9 +76,9 @@ class Snapshot(NamedTuple):
     """The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`.
 
     It comes again, with `is_renewed`, where the provider changed its history, or gave it late: then it takes the place
-    of all candles of the stream that came before. With `is_pending` that is still to come. `candles` are oldest first; `revised` are older ones that changed since the client
-    heard of them. `is_complete` is false where some are missing. `seq` is the number, in this run of the relay, of the
-    newest update in it.
+    of all candles of the stream that came before. With `is_pending` that is still to come. `candles` are oldest first;
+    `revised` are older ones that changed since the client heard of them. `is_complete` is false where some are missing.
+    `seq` is the number, in this run of the relay, of the newest update in it.
     """
 
     key: StreamKey

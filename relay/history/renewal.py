@@ -84,7 +84,7 @@ class Renewal(Joining):
         self._wanted = PastWanted(min(MOST_BARS, max(wanted, held)), replaces=True)
 
     def _owed_after(self) -> float | None:
-        """Return from when on the client has the candles that are replaced: more may have come since it was reckoned."""
+        """Return from when on the client has what is replaced: more may have come since that was reckoned."""
         return self._client.begins.get(self.stream) if self.replaces else super()._owed_after()
 
     def _state(self) -> list[bytes]:

@@ -643,6 +643,47 @@ PLAYS: Mapping[str, Play] = {
     "subscribing again while the own throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000, again_s=15.0, keeps_options=True),), every_s=7.0
     ),
+    "a past that is late, and the same is asked for meanwhile, and more": Play(
+        "1m", 5.0, 60.0, (Join(0.0, bars=10, again_s=0.0), Join(0.0, bars=10, again_s=3.0)), calls=(Call(20.0),) * 3
+    ),
+    "a past that is late, and what follows is asked for meanwhile": Play(
+        "1s", 5.0, 60.0, (Join(0.0, bars=10, again_s=3.0, resumes=True),), opens_after_s=2.0, calls=(Call(20.0),) * 3
+    ),
+    "told while a late past was on its way, more than was asked for": Play(
+        "1s",
+        8.3,
+        60.0,
+        (Join(1.4, closed_only=True), Join(1.8, bars=14), Join(20.0, stays_s=2.0, again_s=0.0)),
+        is_closed_only=True,
+        lag_s=2.0,
+        opens_after_s=3.5,
+        lives_s=(16.0, 15.0, 21.0),
+        calls=(Call(9.0, is_computed_late=True), Call(11.4, is_computed_late=True)),
+        every_s=0.25,
+    ),
+    "an answer that somebody else asked for long before": Play(
+        "1s",
+        55.1,
+        60.0,
+        (Join(34.0, again_s=0.0, leaves_first=True), Join(25.0, bars=39, closed_only=True)),
+        is_closed_only=True,
+        opens_after_s=2.6,
+        lives_s=(21.0,),
+        calls=(Call(16.1), Call(3.9, failure="limited"), Call(3.9, failure="limited")),
+        every_s=0.25,
+        linger_s=0.3,
+    ),
+    "open when a slow venue was asked, and long over when it answers": Play(
+        "1m",
+        50.2,
+        60.0,
+        (Join(26.9, closed_only=True), Join(7.7, bars=26), Join(23.7, since_s=229, closed_only=True)),
+        opens_after_s=4.3,
+        lives_s=(34.0,),
+        calls=(Call(19.7), Call(3.1), Call(3.7, is_computed_late=True), Call(19.7, failure="broken")),
+        asks_s=(3.4,),
+        every_s=4.0,
+    ),
     "leaving and subscribing again while the own throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000, again_s=15.0, leaves_first=True),), every_s=7.0
     ),
@@ -650,7 +691,12 @@ PLAYS: Mapping[str, Play] = {
 
 
 seconds = st.integers(0, 50).map(lambda tenths: tenths / 10)
-calls = st.builds(Call, seconds | st.integers(30, 200).map(lambda tenths: tenths / 10), st.booleans(), st.sampled_from(["", "", "", "", "broken", "limited"]))
+calls = st.builds(
+    Call,
+    seconds | st.integers(30, 200).map(lambda tenths: tenths / 10),
+    st.booleans(),
+    st.sampled_from(["", "", "", "", "broken", "limited"]),
+)
 joins = st.builds(
     Join,
     at_s=st.integers(0, 400).map(lambda tenths: tenths / 10),

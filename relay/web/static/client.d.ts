@@ -109,7 +109,8 @@ export interface State extends OfStream {
 
 /**
  * The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`. It comes again, with
- * `isRenewed`, where the provider changed its history or gave it late: then it takes the place of all candles of the stream that came before.
+ * `isRenewed`, where the provider changed its history or gave it late: then it takes the place of all candles of the stream that
+ * came before.
  */
 export interface Snapshot extends OfStream {
   type: "snapshot";
