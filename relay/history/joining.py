@@ -206,6 +206,8 @@ class Joining:
         await self._until_read()
         if wanted != self._wanted or extended < self._options.extended:
             return False
+        if not self._is_enough(fetched):
+            return False
         if not fetched.seen.is_same(self.stream.provider, self.stream.key.symbol):
             # A part of it may be from before the past changed.
             self._tries += 1
@@ -227,6 +229,10 @@ class Joining:
             fetched = await self._fetch.fetch(wanted)
             if wanted == self._wanted and (extended or not self._options.extended):
                 return fetched
+
+    def _is_enough(self, fetched: Fetched) -> bool:
+        """Say whether what was fetched may be sent."""
+        return True
 
     async def _until_read(self) -> None:
         """Wait for a slow reader: what was fetched must not pile up before it."""

@@ -7,7 +7,7 @@ from relay.core.errors import ProviderError, RateLimited, StoreError
 from relay.core.intervals import length_s
 from relay.core.spans import FOREVER
 from relay.history.joining import Joining, JoiningClient
-from relay.history.past_fetch import CandleQuota
+from relay.history.past_fetch import CandleQuota, Fetched
 from relay.plugins.provider import Provider
 from relay.protocol.client_requests import MOST_BARS, PastWanted, Request
 from relay.protocol.server_messages import StreamState
@@ -33,6 +33,8 @@ class Renewal(Joining):
         self._began_at = self._confirmed_at = provider.clock.now()
         self._bars = request.past.bars or 0
         self._failure_wait_s = WAIT_S
+        # For so many candles that open while a slow provider is asked there is room.
+        self._room = 0
 
     @property
     def is_pending(self) -> bool:
@@ -80,8 +82,16 @@ class Renewal(Joining):
             return
         now, length = self._provider.clock.now(), length_s(self.stream.key.interval)
         wanted = self._bars + math.ceil((now - self._began_at) / length)
-        held = math.ceil((now - self._client.begins.get(self.stream, now)) / length) + 1
+        held = math.ceil((now - self._client.begins.get(self.stream, now)) / length) + 1 + self._room
         self._wanted = PastWanted(min(MOST_BARS, max(wanted, held)), replaces=True)
+
+    def _is_enough(self, fetched: Fetched) -> bool:
+        """Say whether what was fetched reaches as far back as what the client has: that was reckoned before."""
+        begin = self._client.begins.get(self.stream)
+        if not self.replaces or begin is None or fetched.reaches_from <= begin or self._wanted.bars == MOST_BARS:
+            return True
+        self._room += 2 * math.ceil((fetched.reaches_from - begin) / length_s(self.stream.key.interval))
+        return False
 
     def _owed_after(self) -> float | None:
         """Return from when on the client has what is replaced: more may have come since that was reckoned."""

@@ -661,6 +661,18 @@ PLAYS: Mapping[str, Play] = {
         calls=(Call(9.0, is_computed_late=True), Call(11.4, is_computed_late=True)),
         every_s=0.25,
     ),
+    "a late past of which the client had the beginning": Play(
+        "1s",
+        24.2,
+        60.0,
+        (Join(28.3, bars=26, again_s=0.0, keeps_options=True), Join(11.1)),
+        lag_s=2.0,
+        opens_after_s=3.8,
+        lives_s=(21.0, 7.0),
+        calls=(Call(3.8, is_computed_late=True), Call(19.3, is_computed_late=True)),
+        asks_s=(2.1, 0.7),
+        every_s=0.25,
+    ),
     "an answer that somebody else asked for long before": Play(
         "1s",
         55.1,
