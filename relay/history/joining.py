@@ -335,7 +335,8 @@ class Joining:
         if begin is not None:
             # Those of gaps once they come.
             client.begins[stream] = min(begin, client.begins[stream])
-        client.hub.note_pending(client.subscriber, stream, is_pending=self.is_pending)
+        if self.is_pending or client.subscriber.pending:
+            client.hub.note_pending(client.subscriber, stream, is_pending=self.is_pending)
         state = self._state()
         client.tell(
             [

@@ -271,7 +271,7 @@ class Connection(EndingConnection):
                 self._refuse(error, *(rest.ids or (None,)))
             except Exception:  # noqa: BLE001  as in `answer`
                 self._on_failure(*(rest.ids or (None,)))
-            rest = self._subscribing.rest_of(rest)
+            rest = None if rest.past_to_come is None else self._subscribing.rest_of(rest)
 
     def _on_renewed(self, stream: Stream) -> None:
         self.spawn(self._renew(stream))
