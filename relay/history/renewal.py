@@ -3,10 +3,10 @@
 import asyncio
 import math
 
-from relay.core.errors import ProviderError, RateLimited, StoreError
+from relay.core.errors import ProviderError, RateLimited, RequestError, StoreError
 from relay.core.intervals import length_s
 from relay.core.spans import FOREVER
-from relay.history.joining import Joining, JoiningClient
+from relay.history.joining import LEAST_WAIT_S, Joining, JoiningClient
 from relay.history.past_fetch import CandleQuota, Fetched
 from relay.plugins.provider import Provider
 from relay.protocol.client_requests import MOST_BARS, PastWanted, Request
@@ -42,7 +42,7 @@ class Renewal(Joining):
         return not self.replaces
 
     async def run(self) -> None:
-        """Fetch the past and send it. Raises `RequestError` when the client had its share of candles."""
+        """Fetch the past and send it, however long it has to wait."""
         try:
             await self._run()
         finally:
@@ -67,6 +67,10 @@ class Renewal(Joining):
             is_over = await super()._attempt()
         except RateLimited:
             raise
+        except RequestError as error:
+            # It had its share of candles, and was promised these.
+            await asyncio.sleep(max(LEAST_WAIT_S, error.retry_after or 0.0))
+            return False
         except (ProviderError, StoreError):
             await asyncio.sleep(self._failure_wait_s)
             self._failure_wait_s = min(MOST_WAIT_S, 2 * self._failure_wait_s)

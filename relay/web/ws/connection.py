@@ -267,9 +267,9 @@ class Connection(EndingConnection):
             try:
                 await rest.run()
             except RequestError as error:
-                # Of what was late no request waits any more.
-                self._refuse(error, *(rest.ids or (None,)))
+                self._refuse(error, *rest.ids)
             except Exception:  # noqa: BLE001  as in `answer`
+                # Of what is late no request waits any more.
                 self._on_failure(*(rest.ids or (None,)))
             rest = None if rest.past_to_come is None else self._subscribing.rest_of(rest)
 
