@@ -75,10 +75,10 @@ class State(NamedTuple):
 class Snapshot(NamedTuple):
     """The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`.
 
-    It comes again, with `is_renewed`, where the provider changed its history: then it takes the place of all candles of
-    the stream that came before. `candles` are oldest first; `revised` are older ones that changed since the client
-    heard of them. `is_complete` is false where some are missing. `seq` is the number, in this run of the relay, of the
-    newest update in it.
+    It comes again, with `is_renewed`, where the provider changed its history, or gave it late: then it takes the place
+    of all candles of the stream that came before. With `is_pending` that is still to come. `candles` are oldest first;
+    `revised` are older ones that changed since the client heard of them. `is_complete` is false where some are missing.
+    `seq` is the number, in this run of the relay, of the newest update in it.
     """
 
     key: StreamKey
@@ -98,6 +98,11 @@ class Snapshot(NamedTuple):
     def is_renewed(self) -> bool:
         """Whether nobody asked for it: it takes the place of what came before."""
         return self.wire.get("replaces") is True
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the provider has not answered yet: another one with all that was asked for follows, `is_renewed`."""
+        return self.wire.get("pending") is True
 
     @property
     def closed_candles(self) -> tuple[Candle, ...]:

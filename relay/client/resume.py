@@ -56,6 +56,9 @@ class Progress:
         self._told: dict[int, Candle] = {}
         # Up to there the provider changed its history, and what it is now is still to come.
         self._outdated_before = 0
+        # So many candles were asked for, and most of them are still to come.
+        self._pending_bars: int | None = None
+        self._begins_anew = False
 
     @property
     def was_confirmed(self) -> bool:
@@ -71,7 +74,7 @@ class Progress:
     def request(self, server_time: int = 0) -> dict[str, Any]:
         """Return the options of the next subscribe as the relay takes them; `server_time` is the relay's time now."""
         bars, _, throttle_ms, closed_only, extended = self.options
-        since = self.resume_from()
+        since = None if self._begins_anew else self.resume_from()
         request: dict[str, Any] = {}
         if since is not None:
             request["since"] = since
@@ -81,7 +84,9 @@ class Progress:
                 if store is not None:
                     request["store"] = store
         # Once something was delivered, `bars` would cut what was missed.
-        if bars is not None and not self.is_under_way:
+        if self._begins_anew and self._pending_bars is not None:
+            request["bars"] = min(MOST_BARS, self._pending_bars + self._opened_since(server_time))
+        elif bars is not None and not self.is_under_way:
             request["bars"] = self._reaching_back(bars, server_time)
         if throttle_ms is not None:
             request["throttle_ms"] = throttle_ms
@@ -95,8 +100,17 @@ class Progress:
         """Return so many, or as many as begin with what was open when the stream was confirmed: all since is owed."""
         if not bars or self._confirmed_at is None or self._interval not in INTERVALS:
             return bars
-        owed = (server_time - self._confirmed_at) // length_s(self._interval) + 2
-        return min(MOST_BARS, max(bars, owed))
+        return min(MOST_BARS, max(bars, self._opened_since(server_time) + 2))
+
+    def _opened_since(self, server_time: int) -> int:
+        """Return how many candles opened at least since the stream was confirmed, as far as that is known."""
+        if self._confirmed_at is None or self._interval not in INTERVALS:
+            return 0
+        return (server_time - self._confirmed_at) // length_s(self._interval)
+
+    def lose(self) -> None:
+        """Know that the relay sends nothing more of what was asked for: what was still to come is asked for again."""
+        self._begins_anew = self._pending_bars is not None
 
     def resume_from(self) -> int | None:
         """Return `since` for the next subscribe, or None to ask as the first time."""
@@ -151,6 +165,7 @@ class Progress:
 
     def take_renewed(self, snapshot: Snapshot) -> None:
         """Take a past for which nobody asked: it is in the place of all that came, and nothing of it comes again."""
+        self._note_pending(snapshot)
         self._outdated_before = 0
         self.take_revision(snapshot.wire.get("revision"))
         self._told.clear()
@@ -160,11 +175,21 @@ class Progress:
             if not self._accept(candle, is_closed=is_closed) and is_closed:
                 self._take_revised(candle)
 
+    def _note_pending(self, snapshot: Snapshot) -> None:
+        asked = self._pending_bars if self._pending_bars is not None else self.options.bars
+        self._pending_bars = asked if snapshot.is_pending else None
+
     def take_snapshot(self, snapshot: Snapshot, server_time: int, *, is_whole: bool = True) -> list[Message]:
         """Return what the reader has still to see of the past: as it came if it was asked for, else as updates.
 
         Without `is_whole` it answers for no more than it holds: the stream was followed already.
         """
+        if self._begins_anew:
+            self._begins_anew = False
+            snapshot = snapshot._replace(wire={**snapshot.wire, "replaces": True})
+            self.take_renewed(snapshot)
+            return [snapshot]
+        self._note_pending(snapshot)
         key, candles, last_is_closed, is_complete, seq, wire, _ = snapshot
         is_first = not self.is_under_way and (self.options.bars is not None or self.options.since is not None)
         self._outdated_before = 0

@@ -80,6 +80,7 @@ class FollowedStreams:
         for stream in self._streams.values():
             stream.ask_at = 0.0
             stream.progress.relay, stream.progress.store = relay, None
+            stream.progress.lose()
             stream.is_asked = stream.awaits_snapshot = False
             stream.is_repairing = stream.must_leave = stream.is_renewing = False
 
@@ -201,6 +202,7 @@ class FollowedStreams:
 
     def _renew(self, stream: FollowedStream) -> None:
         stream.is_renewing = stream.must_leave = True
+        stream.progress.lose()
         stream.ask_at = self.due_at = 0.0
 
     def _take_acceptance(self, said: Acceptance, now: float) -> list[Message]:

@@ -19,7 +19,7 @@ class PartsSaid(NamedTuple):
     """What is known of short candles beside those that are over.
 
     `is_first` says that the first of them is the first one of its period, whenever it opened. With `may_go_on` the last
-    of them need not be the last one of its period, whatever time it is.
+    of them need not be the last one of its period, whatever time it is. `asked_at` is as for `PastCandles`.
     """
 
     forming: Candle | None
@@ -28,6 +28,7 @@ class PartsSaid(NamedTuple):
     doubted: Sequence[Span]
     is_first: bool
     may_go_on: bool = False
+    asked_at: float | None = None
 
 
 class FoldedCandles:
@@ -129,6 +130,7 @@ def built_of(
         parts.is_complete and not unreadable,
         unreadable=unreadable if parts.is_complete else (),
         doubted=tuple(holes),
+        asked_at=parts.asked_at,
     )
     return past, _spans_of({*doubted} & {*chosen}, interval, low, high)
 

@@ -90,6 +90,9 @@ class DerivedHistory:
         asked_at = _settled_at(asked.source)
         collect = self._backwards if asked.start is None else self._forwards
         parts, folded = await collect(asked, derivation)
+        if parts.asked_at is not None:
+            # Somebody else may have asked before.
+            asked_at = min(asked_at, asked.source.clock.at(parts.asked_at))
         if asked.source.info.is_recorded and folded.sums and parts.forming is None:
             parts = parts._replace(may_go_on=await self._may_go_on(asked, derivation, folded))
         return built_of(asked, derivation, parts, folded, asked_at)
@@ -225,6 +228,7 @@ class DerivedHistory:
         folded = FoldedCandles(derivation)
         forming: Candle | None = None
         is_complete, count, first = True, 0, None
+        asked_at: float | None = None
         unreadable: list[Span] = []
         doubted: list[Span] = []
         while True:
@@ -234,6 +238,7 @@ class DerivedHistory:
             is_complete = past.is_whole
             unreadable += past.unreadable
             doubted += past.doubted
+            asked_at = past.asked_at if asked_at is None else asked_at
             count += len(past.candles)
             if first is None and past.candles:
                 first = past.candles[0]
@@ -245,7 +250,7 @@ class DerivedHistory:
         is_first = first is None or is_begun(first, derivation)
         if first is not None and not is_first and is_complete:
             is_first, _ = await self._is_first(asked, derivation, first, count if end is None else _FEW)
-        return PartsSaid(forming, is_complete, unreadable, doubted, is_first), folded
+        return PartsSaid(forming, is_complete, unreadable, doubted, is_first, asked_at=asked_at), folded
 
     async def _is_first(
         self, asked: HistoryRequest, derivation: Derivation, first: Candle, count: int
@@ -271,6 +276,7 @@ class DerivedHistory:
         folded = FoldedCandles(derivation)
         forming: Candle | None = None
         is_complete, count, first = True, 0, None
+        asked_at: float | None = None
         unreadable: list[Span] = []
         doubted: list[Span] = []
         while True:
@@ -281,6 +287,7 @@ class DerivedHistory:
             is_complete = past.is_whole
             unreadable += past.unreadable
             doubted += past.doubted
+            asked_at = past.asked_at if asked_at is None else asked_at
             count += len(past.candles)
             first = next(iter(past.candles), first)
             is_end = len(past.candles) < most
@@ -294,7 +301,7 @@ class DerivedHistory:
             # An answer that leaves out others may leave out the oldest, too.
             is_first, unsure = await self._is_first(asked, derivation, first, count)
             doubted += unsure
-        return PartsSaid(forming, is_complete, unreadable, doubted, is_first), folded
+        return PartsSaid(forming, is_complete, unreadable, doubted, is_first, asked_at=asked_at), folded
 
 
 def _has_all_of(source: CandleSource, count: int) -> bool:

@@ -94,8 +94,7 @@ class JoiningClient:
 class Joining:
     """A subscription on its way: the requests it answers, and what the newest of them wants.
 
-    It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`. What it
-    sends `replaces` all that the client has of the stream if it is a renewal.
+    It is among those that wait from the beginning until it is sent, or closed. Whoever makes one awaits `run`.
     """
 
     def __init__(
@@ -213,6 +212,8 @@ class Joining:
         await self._until_read()
         if wanted != self._wanted or extended < self._options.extended:
             return False
+        if not self._is_enough(fetched):
+            return False
         if not fetched.seen.is_same(self.stream.provider, self.stream.key.symbol):
             # A part of it may be from before the past changed.
             self._tries += 1
@@ -235,6 +236,10 @@ class Joining:
             if wanted == self._wanted and (extended or not self._options.extended):
                 return fetched
 
+    def _is_enough(self, fetched: Fetched) -> bool:
+        """Say whether what was fetched may be sent."""
+        return True
+
     async def _until_read(self) -> None:
         """Wait for a slow reader: what was fetched must not pile up before it."""
         client = self._client
@@ -250,18 +255,18 @@ class Joining:
         present; where it does not, it is not complete. What the subscriber has already is left out.
         """
         stream, series, past = self.stream, self.stream.series, fetched.past
-        before = self._client.begins.get(stream)
         is_current = live_of(stream) is not None or self._wanted.bars == 0
         reaches = past.is_whole and fetched.reaches_from <= series.needs_from()
         if not is_current and reaches and not self._lacks_one(fetched):
             closed, forming = parted(past.candles, past.last_is_closed)
             learnt = series.learn(closed, forming, fetched.asked_at, lost=past.unreadable)
             self._client.hub.tell_after_gaps(stream, learnt, "the provider does not have these candles")
-            age_s = self._provider.clock.now() - fetched.asked_at
-            grace_s = self._provider.info.close_grace_s
-            is_current = age_s <= length_s(stream.key.interval) + grace_s and not is_left_open(
-                series, fetched.asked_at - grace_s
-            )
+            now, grace_s = self._provider.clock.now(), self._provider.info.close_grace_s
+            is_recent = now - fetched.asked_at <= length_s(stream.key.interval) + grace_s
+            # What was still open when a slow provider was asked may be over for long.
+            over_by = max(fetched.asked_at, now - grace_s) - grace_s
+            is_current = is_recent and not is_left_open(series, over_by, forming)
+        before = self._has_from()
         snapshot = splice(
             series,
             self._attachment.closed,
@@ -269,13 +274,25 @@ class Joining:
             self._wanted,
             closed_only=self._options.closed_only,
             before=before,
-            confirmed_at=self._confirmed_at,
+            confirmed_at=self._owed_after(),
             names_holes=self._provider.info.has_every_candle,
         )
         for gap in snapshot.gaps:
             series.owe(gap)
         snapshot = snapshot._replace(is_complete=snapshot.is_complete and is_current)
         return self._with_revised(snapshot, fetched, is_new=before is None) if self._wanted.wants_revised else snapshot
+
+    def _has_from(self) -> int | None:
+        """Return from which open time on the client has the stream and keeps what it has, None if it has nothing."""
+        begin, last = self._client.begins.get(self.stream), self.stream.series.last
+        if begin is None or self.replaces:
+            return None
+        # The first that a stream tells may have opened before it began.
+        return begin if last is None else min(begin, last.time)
+
+    def _owed_after(self) -> float | None:
+        """Return after which time what closed is sent in any case, None if nothing is."""
+        return self._confirmed_at
 
     def _lacks_one(self, fetched: Fetched) -> bool:
         """Say whether the answer lacks a candle that the stream would pass over if it learnt from it."""
@@ -317,10 +334,15 @@ class Joining:
                 # Else what it comes back with may be owed to others.
                 given.append(floor)
             stream.series.given_to = max(given)
+        if self.replaces:
+            # What it has counts for nothing.
+            client.begins.pop(stream, None)
         client.follow(stream, self._options, floor, has_from, self._attachment)
         if begin is not None:
             # Those of gaps once they come.
             client.begins[stream] = min(begin, client.begins[stream])
+        if self.is_pending or client.subscriber.pending:
+            client.hub.note_pending(client.subscriber, stream, is_pending=self.is_pending)
         state = self._state()
         client.tell(
             [
@@ -340,7 +362,7 @@ class Joining:
                     revisions_known=past.revisions_known,
                     is_extended=self._options.extended,
                     replaces=self.replaces,
-                    pending=self.past_to_come is not None,
+                    pending=self.is_pending,
                 ),
             ]
         )
@@ -375,7 +397,12 @@ class Joining:
     @property
     def replaces(self) -> bool:
         """Whether what is sent takes the place of all that the client has."""
-        return False
+        return self._wanted.replaces
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether what is sent is followed by a past that takes its place."""
+        return self.past_to_come is not None
 
     @property
     def is_confirmed(self) -> bool:
@@ -395,9 +422,13 @@ class Joining:
         self.ids.append(request.id)
         self._fetch.options = request.options
         if request.past != PastWanted():
-            self._wanted = request.past
+            self._want(request.past)
         if self.is_confirmed:
             self._client.tell([self.stream.confirmation(request.id)])
+
+    def _want(self, past: PastWanted) -> None:
+        """Answer with this past."""
+        self._wanted = past
 
     def _confirm(self) -> list[bytes]:
         """Return the confirmations that are due; with them the subscriber is owed every candle that closes."""

@@ -112,7 +112,8 @@ def past_of(request: RangeWalk, *, is_complete: bool) -> PastCandles:
     spans = tuple(Span(time, next_open(request.key.interval, time)) for time in lost) if is_complete else ()
     times = sorted([*(row.time for row in rows), *lost])
     doubted = _doubted_of(request, times, last_is_closed, is_full=request.missing <= 0) if is_complete else ()
-    return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, unreadable=spans, doubted=doubted)
+    asked_at = min((answer.asked_at for answer in request.answers if answer.reaches_present), default=None)
+    return PastCandles(tuple(rows), last_is_closed, is_complete and not lost, (), spans, doubted, asked_at)
 
 
 def _doubted_of(request: RangeWalk, times: Sequence[int], last_is_closed: bool, *, is_full: bool) -> tuple[Span, ...]:

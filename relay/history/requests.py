@@ -41,6 +41,7 @@ class PastCandles(NamedTuple):
     left, which is not believed yet: there may be a candle, or none. They lie between the candles; behind the last one,
     up to what was asked for or what is over by now, unless it is believed that none follows it; before the first one in
     a range that was asked for, and without a start where fewer were found and an answer without any candle says so.
+    What is said of the present was asked for at `asked_at`, monotonic; None if nobody had to be asked for it.
     """
 
     candles: tuple[Candle, ...]
@@ -49,6 +50,7 @@ class PastCandles(NamedTuple):
     known: tuple[Span, ...] = ()
     unreadable: tuple[Span, ...] = ()
     doubted: tuple[Span, ...] = ()
+    asked_at: float | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -96,10 +96,15 @@ def had_up_to(series: Series, since: int, now: float) -> int | None:
     return None if is_reached else had
 
 
-def is_left_open(series: Series, at: float) -> bool:
-    """Say whether the newest candle was over at a moment and still stands as open: nobody could say how it closed."""
-    last = series.last
-    return last is not None and not series.last_is_closed and series.market.end_of(series.key.interval, last.time) <= at
+def is_left_open(series: Series, at: float, forming: Candle | None = None) -> bool:
+    """Say whether the newest candle was over at a moment and still stands as open: nobody could say how it closed.
+
+    It may be one that is `forming` by an answer, and of which the stream has told nothing yet.
+    """
+    last = series.last if not series.last_is_closed else None
+    if forming is not None and (series.last is None or forming.time > series.last.time):
+        last = forming
+    return last is not None and series.market.end_of(series.key.interval, last.time) <= at
 
 
 def splice(

@@ -128,7 +128,7 @@ class PastWanted(NamedTuple):
     """What a subscription wants first: the last `bars` candles, those opened after `since`, or both.
 
     Of those up to `since` it wants what was revised after the `revision` of that number, and what lies in `gaps`. The
-    number was given by `store`, if it says so.
+    number was given by `store`, if it says so. What it `replaces` is all that the client has of the stream.
     """
 
     bars: int | None = None
@@ -136,6 +136,7 @@ class PastWanted(NamedTuple):
     revision: int | None = None
     gaps: tuple[tuple[int, int], ...] = ()
     store: str | None = None
+    replaces: bool = False
 
     @property
     def wants_revised(self) -> bool:

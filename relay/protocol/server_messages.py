@@ -105,9 +105,9 @@ class SnapshotMessage(TypedDict):
     replaces: NotRequired[
         Annotated[
             bool,
-            "True if no request asked for it: the provider changed its history, or gave the past that was asked for "
-            "later than a snapshot with `pending`. These candles take the place of all that the client has of the "
-            "stream.",
+            "True if the provider changed its history, or gave the past that was asked for later than a snapshot with "
+            "`pending`; or if an event stream is resumed that had none, or not all of it. These candles take the place "
+            "of all that the client has of the stream.",
         ]
     ]
     pending: NotRequired[

@@ -7,11 +7,13 @@ from relay.streams.subscriptions import Subscriber
 def position_of(subscriber: Subscriber, revision: ToldRevision) -> bytes:
     """Return what a subscriber resumes by; empty as long as it has no stream. `revision` is the newest that was told.
 
-    Members of a group are at the same place: all that differs is where one was in streams that it still resumes.
+    Members of a group are at the same place: all that differs is where one was in streams that it still resumes, and
+    in which it has less than it asked for. It is nowhere in those: it begins them anew.
     """
     told_to, newest = [], revision.number
     for stream, channel in subscriber.subscriptions.items():
-        told_to.append((tag_of(stream.provider, stream.key), max(stream.told_to, channel.floor, 0)))
+        if stream not in subscriber.pending:
+            told_to.append((tag_of(stream.provider, stream.key), max(stream.told_to, channel.floor, 0)))
         if channel.behind:
             # They are told later.
             newest = min(newest, channel.behind_from - 1)
@@ -22,6 +24,6 @@ def position_of(subscriber: Subscriber, revision: ToldRevision) -> bytes:
         # Of those streams nothing was told yet: a number of another store stays, by which all that is known is told.
         if resumed.revision is None or resumed.revision.store != revision.store or resumed.revision.number < newest:
             known = resumed.revision
-    if not told_to:
+    if not told_to and not subscriber.pending:
         return b""
     return written(told_to, known if known is not None and known.number >= 0 else None)

@@ -122,8 +122,8 @@ class Groups:
         if not subscriber.subscriptions:
             self.dissolve(subscriber)
             return
-        if subscriber.resumed is not None:
-            # Its events name where it is in streams that others of the group have not got.
+        if subscriber.resumed is not None or subscriber.pending:
+            # Its events say where it is in other streams than those of others of the group.
             return
         channels = frozenset(subscriber.subscriptions.values())
         identity = (channels, subscriber.wire)

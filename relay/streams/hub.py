@@ -191,9 +191,16 @@ class Hub:
     def _end(self, subscriber: Subscriber, stream: Stream, channel: Channel) -> None:
         self._leave_channel(subscriber, channel)
         del subscriber.subscriptions[stream]
+        subscriber.pending -= {stream}
         subscriber.outbox.forget(stream)
         if not stream.is_wanted:
             stream.feeder.unwanted(stream)
+
+    def note_pending(self, subscriber: Subscriber, stream: Stream, *, is_pending: bool) -> None:
+        """Note whether a past is still to come that takes the place of what a subscriber of events has of a stream."""
+        if subscriber.wire is Wire.EVENTS and is_pending != (stream in subscriber.pending):
+            self.fanout.isolate(subscriber)
+            subscriber.pending ^= {stream}
 
     def attach(self, stream: Stream, *, polled_by: str = "") -> Attachment:
         """Want a stream, and keep what it tells from now on for somebody who subscribes later; see `detach`.

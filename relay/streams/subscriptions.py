@@ -384,10 +384,22 @@ class Subscriber:
     `descriptor` is the one of its socket, None where nothing may be written to that but through the transport.
 
     `on_renewed` is called with a stream of which it is to be sent its past anew. `resumed` is where it was in streams
-    that it resumes, until it has them.
+    that it resumes, until it has them. `pending` are streams of which it has less than it asked for: a past is still to
+    come that takes the place of what it has.
     """
 
-    __slots__ = ("descriptor", "group", "id", "on_renewed", "on_slow", "outbox", "resumed", "subscriptions", "wire")
+    __slots__ = (
+        "descriptor",
+        "group",
+        "id",
+        "on_renewed",
+        "on_slow",
+        "outbox",
+        "pending",
+        "resumed",
+        "subscriptions",
+        "wire",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -401,6 +413,7 @@ class Subscriber:
         self.descriptor = descriptor
         self.wire = wire
         self.resumed: Position | None = None
+        self.pending: frozenset[Stream] = frozenset()
         self.outbox = outbox
         self.on_slow = on_slow
         self.on_renewed: Callable[[Stream], None] = _ignore

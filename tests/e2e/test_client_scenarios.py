@@ -160,6 +160,7 @@ def as_in_javascript(message: Message) -> Json:
         case Snapshot():
             times = [candle.time for candle in message.candles]
             fields = {"lastIsClosed": message.last_is_closed, "isComplete": message.is_complete}
+            fields |= {"isRenewed": message.is_renewed, "isPending": message.is_pending}
             return {"type": "snapshot", **stream, "times": times, **fields}
         case Update():
             extras = None if message.candle.extras is None else [*message.candle.extras[:4]]

@@ -129,6 +129,24 @@ async def test_a_new_snapshot_ends_what_was_outdated(relay: StandInRelay, feed: 
     assert (shown["outdated"], shown["closes"]) == ([], [candle["close"] for candle in halves])
 
 
+async def test_a_past_that_is_late_is_waited_for_and_leaves_the_view_as_it_is(
+    relay: StandInRelay, feed: JsClient
+) -> None:
+    await feed.start("follow", "BTCUSDT@1m")
+    await feed.until("reset")
+    candles = [candle._asdict() for candle in relay.markets[BTC]]
+    names = {"type": "snapshot", "symbol": "BTCUSDT", "interval": "1m", "provider": "demo", "revision": 2}
+    said = {**names, "last_is_closed": False, "seq": relay.seq, "replaces": True}
+    await relay.say({**said, "candles": candles[-1:], "complete": False, "pending": True})
+    shown = (await feed.until("reset"))[-1]
+    assert (len(shown["closes"]), shown["isComplete"]) == (1, False)
+    # Nobody asks history for what comes by itself.
+    await feed.call("loadOlder")
+    await relay.say({**said, "candles": candles, "complete": True})
+    shown = (await feed.until("older"))[-1]
+    assert shown["closes"] == [candle["close"] for candle in candles]
+
+
 async def test_time_goes_as_fast_as_that_of_a_replay(relay: StandInRelay, feed: JsClient) -> None:
     await feed.start("follow", "BTCUSDT@1m")
     await feed.until("reset")

@@ -157,6 +157,60 @@ async def test_who_goes_on_from_what_it_has_still_gets_the_past(relay: Running, 
     assert len(whole["candles"]) >= 50
 
 
+async def test_events_that_are_resumed_before_the_past_came_begin_that_stream_anew(
+    relay: Running, rude: RudeVenue
+) -> None:
+    rude.candles = lambda query: "hangs" if query["symbol"] == "AAPL" else "well"
+    names = ["rude:AAPL@1m", "rude:MSFT@1m"]
+    client = relay.event_client()
+    await client.ask("subscribe", streams=names, bars=50)
+    await client.seen("snapshot", symbol="AAPL", pending=True)
+    await client.until(lambda one: one.get("symbol") == "MSFT" and "candles" in one and not one.get("pending"))
+    again = relay.event_client(client.last_id)
+    await client.close()
+    await again.ask("subscribe", streams=names, bars=50)
+    first = await again.seen("snapshot", symbol="AAPL")
+    resumed = await again.seen("snapshot", symbol="MSFT")
+    assert (first["pending"], first["replaces"]) == (True, True)
+    assert resumed.get("replaces") is None
+    assert all(candle["time"] == MINUTE for candle in resumed["candles"])
+    third = relay.event_client(again.last_id)
+    await again.close()
+    rude.candles = lambda query: "well"
+    await third.ask("subscribe", streams=names, bars=50)
+    whole = await third.until(lambda one: one.get("replaces") and not one.get("pending"), timeout_s=120.0)
+    assert (whole["symbol"], whole["complete"]) == ("AAPL", True)
+    assert len(whole["candles"]) >= 50
+    # From then on it is resumed as any other.
+    await third.update()
+    last = relay.event_client(third.last_id)
+    await third.close()
+    await last.ask("subscribe", streams=names, bars=50)
+    for symbol in ("AAPL", "MSFT"):
+        snapshot = await last.seen("snapshot", symbol=symbol)
+        assert snapshot.get("replaces") is None
+        assert all(candle["time"] == MINUTE for candle in snapshot["candles"])
+
+
+async def test_a_late_past_comes_also_to_who_had_its_share_of_candles_with_what_was_known(
+    relay_with: StartRelay, venue: tuple[RudeVenue, str]
+) -> None:
+    rude, address = venue
+    clock = Clock(lambda: MINUTE + 30.0, asyncio.get_running_loop().time)
+    plugins = [RudePlugin(address)]
+    relay = await relay_with(builtin=plugins, clock=clock, with_stand_ins=False, max_history_rows_per_minute=300)
+    await relay.get("history", symbol="rude:AAPL", interval="1m", limit=305)
+    rude.candles = lambda query: "hangs"
+    client = await relay.connect()
+    await client.ask("subscribe", streams=["rude:AAPL@1m"], bars=400)
+    first = await client.until_type("snapshot", pending=True)
+    assert len(first["candles"]) >= 304
+    rude.candles = lambda query: "well"
+    whole = await client.until_type("snapshot", replaces=True)
+    assert (len(whole["candles"]) >= 400, whole["complete"]) == (True, True)
+    assert not [message for message in client.received if message["type"] == "error"]
+
+
 async def test_nothing_is_left_of_a_stream_that_is_left_while_its_past_is_still_to_come(
     relay: Running, rude: RudeVenue
 ) -> None:

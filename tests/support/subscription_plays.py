@@ -24,11 +24,13 @@ from relay import (
 )
 from relay.core.clock import Clock
 from relay.core.model import StreamKey
+from relay.history.joining import Joining
 from relay.history.live_edge import live_of
 from relay.history.requests import HistoryRequest
 from relay.instruments.directory import Target
 from relay.protocol.client_requests import PastWanted, Request, SubscribeOptions
 from relay.streams.subscriptions import Stream
+from relay.web.ws.subscriptions import ClientSubscriptions
 from tests.support.played_relay import START, ClientWire, PlayedRelay, clock_of, played_relay
 from tests.support.soak import StreamCheck
 from tests.support.untidy import Values
@@ -65,6 +67,8 @@ class Join(NamedTuple):
     """Whether it then has the same throttle as before."""
     leaves_first: bool = False
     """Whether it unsubscribes right before."""
+    resumes: bool = False
+    """Whether it then asks for what follows what it has."""
 
 
 class Play(NamedTuple):
@@ -273,6 +277,8 @@ class Wire(ClientWire):
         self.repeated: list[int] = []
         self.outdated: list[str] = []
         self.is_asking_again = False
+        self.bars: int | None = None
+        """So many candles it has asked for, at most."""
         self._sent: set[int] = set()
         self._is_confirmed = False
         self._since = since
@@ -299,7 +305,7 @@ class Wire(ClientWire):
             if not self._is_confirmed:
                 self._check.subscribed(START + self._loop.now, self._since)
             self._is_confirmed = True
-        elif message["type"] == "snapshot" and self.is_asking_again:
+        elif message["type"] == "snapshot" and self.is_asking_again and not message.get("replaces"):
             # What a second subscription brings lies before all that was sent.
             times = {candle["time"] for candle in message["candles"]}
             self.repeated += sorted(times & self._sent)
@@ -307,6 +313,9 @@ class Wire(ClientWire):
             return
         else:
             self._check.take(message)
+            if message.get("replaces"):
+                self._sent.clear()
+                message["bars"] = self.bars
         self.messages.append((self._loop.now, message))
         if message["type"] == "snapshot":
             self._sent |= {candle["time"] for candle in message["candles"]}
@@ -345,6 +354,7 @@ class Scene:
                 if stays and stays[-1] != "connected" and not self.play.quiet:
                     self.faults.append(f"the state at the end is {stays[-1]}")
             self.faults += check.violations
+            self._judge_rest(wire, has_left=has_left)
             if wire.repeated:
                 self.faults.append(f"subscribing again brought again {wire.repeated}")
             if wire.outdated:
@@ -369,13 +379,16 @@ class Scene:
         options = SubscribeOptions(join.throttle_ms, join.closed_only)
         target = Target(self.relay.provider, self.key, "X")
         past = PastWanted(join.bars, since)
+        wire.bars = join.bars if since is None else None
         place = len(self.checks)
+        rests: list[asyncio.Task[None]] = []
         self.checks.append((check, wire, False))
         try:
             joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
             if joining is not None:
                 await joining.run()
-                self._judge_snapshot(wire, join, since, live_of(joining.stream) is not None)
+                self._judge_first(wire, join, since)
+                rests.append(asyncio.create_task(self._run_rest(subscribing, joining)))
             if join.again_s is not None:
                 await asyncio.sleep(join.again_s)
                 if join.leaves_first:
@@ -384,43 +397,85 @@ class Scene:
                 if not join.keeps_options:
                     options = options._replace(throttle_ms=500 if join.throttle_ms == 0 else 0)
                 past = PastWanted((join.bars or 0) + 20, None)
+                if join.resumes and check.last_closed is not None and not join.leaves_first:
+                    past = PastWanted(None, check.last_closed)
+                else:
+                    wire.bars = past.bars
                 joining = subscribing.subscribe(target, Request("subscribe", names=(), options=options, past=past))
                 if joining is not None:
                     await joining.run()
+                    rests.append(asyncio.create_task(self._run_rest(subscribing, joining)))
             await asyncio.sleep(join.stays_s)
             self.checks[place] = (check, wire, True)
         except asyncio.CancelledError:
             pass
         finally:
+            for rest in rests:
+                rest.cancel()
+            await asyncio.wait(rests) if rests else None
             self.relay.context.hub.leave(subscriber)
 
-    def _judge_snapshot(self, wire: Wire, join: Join, since: int | None, is_live: bool) -> None:
+    async def _run_rest(self, subscribing: ClientSubscriptions, joining: Joining) -> None:
+        """Send what was late, as a connection does: meanwhile the client may ask again."""
+        rest = subscribing.rest_of(joining)
+        while rest is not None:
+            await rest.run()
+            rest = subscribing.rest_of(rest)
+
+    def _judge_first(self, wire: Wire, join: Join, since: int | None) -> None:
         snapshots = [message for _, message in wire.messages if message["type"] == "snapshot"]
         if len(snapshots) != 1:
             self.faults.append(f"{len(snapshots)} snapshots")
             return
-        count, is_complete = len(snapshots[0]["candles"]), snapshots[0]["complete"]
-        if is_complete and join.bars != 0:
-            # What is over for some seconds is either there, or the snapshot says that something is missing.
-            now = START + self.loop.now
-            reached = snapshots[0]["candles"][-1]["time"] if count else since
-            until = int(now - 2 * GRACE_S) - 2 * self.truth.length_s
-            missing = [] if reached is None else list(self.truth.times_between(reached, until))
-            if missing:
-                self.faults.append(f"complete, and lacks {missing}")
-            opened = snapshots[0]["candles"][-1]["time"] if count and not snapshots[0]["last_is_closed"] else int(now)
-            if self.truth.ends_at(opened) <= now - 2 * GRACE_S:
-                self.faults.append(f"complete, and {opened} is still open")
+        # Of one whose rest is still to come the rest is judged.
+        bars = None if join.since_s is not None or snapshots[0].get("pending") else join.bars
+        if snapshots[0].get("pending") and snapshots[0]["complete"]:
+            self.faults.append("complete, and the rest is still to come")
+        if join.bars != 0:
+            self._judge_end(snapshots[0], since, self.loop.now)
+        self._judge_count(snapshots[0], bars, self.loop.now)
+
+    def _judge_rest(self, wire: Wire, *, has_left: bool) -> None:
+        """Judge what followed a snapshot that came before the provider had answered."""
+        is_to_come = False
+        for at_s, message in wire.messages:
+            if message["type"] != "snapshot":
+                continue
+            if message.get("replaces"):
+                is_to_come = False
+                self._judge_end(message, None, at_s)
+                self._judge_count(message, message["bars"], at_s)
+            is_to_come = is_to_come or message.get("pending", False)
+        if is_to_come and not has_left:
+            self.faults.append("what was still to come of a snapshot never came")
+
+    def _judge_end(self, snapshot: dict[str, Any], since: int | None, at_s: float) -> None:
+        """What is over for some seconds is either there, or the snapshot says that something is missing."""
+        if not snapshot["complete"]:
+            return
+        now = START + at_s
+        candles = snapshot["candles"]
+        reached = candles[-1]["time"] if candles else since
+        until = int(now - 2 * GRACE_S) - 2 * self.truth.length_s
+        missing = [] if reached is None else list(self.truth.times_between(reached, until))
+        if missing:
+            self.faults.append(f"complete, and lacks {missing}")
+        opened = candles[-1]["time"] if candles and not snapshot["last_is_closed"] else int(now)
+        if self.truth.ends_at(opened) <= now - 2 * GRACE_S:
+            self.faults.append(f"complete, and {opened} is still open")
+
+    def _judge_count(self, snapshot: dict[str, Any], bars: int | None, at_s: float) -> None:
         lacks_some = self.play.lacks_s != (0.0, 0.0)
-        if join.since_s is not None or join.bars is None or (lacks_some and self.play.lacks != ALL):
+        if bars is None or (lacks_some and self.play.lacks != ALL):
             return  # an answer with some rows is how a provider says where its candles begin
+        count, is_complete = len(snapshot["candles"]), snapshot["complete"]
         may_fail = self.play.broken_s[0] < self.play.broken_s[1] or any(one.failure for one in self.play.calls)
-        there_are = join.bars
+        there_are = bars
         if self.play.hours:
-            now = START + self.loop.now - 2 * GRACE_S
+            now = START + at_s - 2 * GRACE_S
             there_are = sum(self.truth.ends_at(one) <= now for one in self.truth.times_between(0, int(now)))
-        if count < min(join.bars, there_are) and (is_complete or not (may_fail or lacks_some)):
-            self.faults.append(f"{count} candles of {join.bars}, complete: {is_complete}")
+        if count < min(bars, there_are) and (is_complete or not (may_fail or lacks_some)):
+            self.faults.append(f"{count} candles of {bars}, complete: {is_complete}")
 
     async def _ask(self, at_s: float) -> None:
         """Ask for history beside the stream; a row that is given as closed has its final values."""
@@ -588,6 +643,59 @@ PLAYS: Mapping[str, Play] = {
     "subscribing again while the own throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000, again_s=15.0, keeps_options=True),), every_s=7.0
     ),
+    "a past that is late, and the same is asked for meanwhile, and more": Play(
+        "1m", 5.0, 60.0, (Join(0.0, bars=10, again_s=0.0), Join(0.0, bars=10, again_s=3.0)), calls=(Call(20.0),) * 3
+    ),
+    "a past that is late, and what follows is asked for meanwhile": Play(
+        "1s", 5.0, 60.0, (Join(0.0, bars=10, again_s=3.0, resumes=True),), opens_after_s=2.0, calls=(Call(20.0),) * 3
+    ),
+    "told while a late past was on its way, more than was asked for": Play(
+        "1s",
+        8.3,
+        60.0,
+        (Join(1.4, closed_only=True), Join(1.8, bars=14), Join(20.0, stays_s=2.0, again_s=0.0)),
+        is_closed_only=True,
+        lag_s=2.0,
+        opens_after_s=3.5,
+        lives_s=(16.0, 15.0, 21.0),
+        calls=(Call(9.0, is_computed_late=True), Call(11.4, is_computed_late=True)),
+        every_s=0.25,
+    ),
+    "a late past of which the client had the beginning": Play(
+        "1s",
+        24.2,
+        60.0,
+        (Join(28.3, bars=26, again_s=0.0, keeps_options=True), Join(11.1)),
+        lag_s=2.0,
+        opens_after_s=3.8,
+        lives_s=(21.0, 7.0),
+        calls=(Call(3.8, is_computed_late=True), Call(19.3, is_computed_late=True)),
+        asks_s=(2.1, 0.7),
+        every_s=0.25,
+    ),
+    "an answer that somebody else asked for long before": Play(
+        "1s",
+        55.1,
+        60.0,
+        (Join(34.0, again_s=0.0, leaves_first=True), Join(25.0, bars=39, closed_only=True)),
+        is_closed_only=True,
+        opens_after_s=2.6,
+        lives_s=(21.0,),
+        calls=(Call(16.1), Call(3.9, failure="limited"), Call(3.9, failure="limited")),
+        every_s=0.25,
+        linger_s=0.3,
+    ),
+    "open when a slow venue was asked, and long over when it answers": Play(
+        "1m",
+        50.2,
+        60.0,
+        (Join(26.9, closed_only=True), Join(7.7, bars=26), Join(23.7, since_s=229, closed_only=True)),
+        opens_after_s=4.3,
+        lives_s=(34.0,),
+        calls=(Call(19.7), Call(3.1), Call(3.7, is_computed_late=True), Call(19.7, failure="broken")),
+        asks_s=(3.4,),
+        every_s=4.0,
+    ),
     "leaving and subscribing again while the own throttle holds an update": Play(
         "1m", 5.0, 60.0, (Join(0.0, throttle_ms=10_000, again_s=15.0, leaves_first=True),), every_s=7.0
     ),
@@ -595,7 +703,12 @@ PLAYS: Mapping[str, Play] = {
 
 
 seconds = st.integers(0, 50).map(lambda tenths: tenths / 10)
-calls = st.builds(Call, seconds, st.booleans(), st.sampled_from(["", "", "", "", "broken", "limited"]))
+calls = st.builds(
+    Call,
+    seconds | st.integers(30, 200).map(lambda tenths: tenths / 10),
+    st.booleans(),
+    st.sampled_from(["", "", "", "", "broken", "limited"]),
+)
 joins = st.builds(
     Join,
     at_s=st.integers(0, 400).map(lambda tenths: tenths / 10),
@@ -607,6 +720,7 @@ joins = st.builds(
     again_s=st.none() | st.sampled_from([0.0, 3.0, 25.0]),
     keeps_options=st.booleans(),
     leaves_first=st.booleans(),
+    resumes=st.booleans(),
 )
 plays = st.builds(
     Play,

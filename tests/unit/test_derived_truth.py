@@ -55,6 +55,11 @@ def test_any_subscription_to_a_built_stream_is_one_sequence(play: Play) -> None:
     assert faults_of(built(play)) == []
 
 
+def test_what_is_told_by_what_a_second_subscription_learns_is_in_no_snapshot_of_it() -> None:
+    play = Play("1m", 0.0, 60.0, (Join(0.0, again_s=0.0),), opens_after_s=0.0, every_s=0.25, quiet=3, spoilt=0)
+    assert faults_of(built(play._replace(interval="1s"))) == []
+
+
 def test_a_part_that_history_leaves_out_for_seconds_is_in_the_candle_in_the_end() -> None:
     joins = (
         Join(14.3, bars=28, since_s=33, closed_only=True, again_s=3.0, leaves_first=True),

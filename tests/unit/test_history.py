@@ -165,7 +165,8 @@ class Bench:
         self.history = HistoryService(store, provider.local_clock)
 
     async def ask(self, *, start: int | None = None, end: int | None = None, limit: int = 500) -> PastCandles:
-        return await self.history.candles(HistoryRequest(self.provider, KEY, start=start, end=end, limit=limit))
+        asked = HistoryRequest(self.provider, KEY, start=start, end=end, limit=limit)
+        return (await self.history.candles(asked))._replace(asked_at=None)
 
 
 BenchT = TypeVar("BenchT", bound=Bench)
@@ -269,7 +270,7 @@ async def test_month_closes_with_the_calendar() -> None:
         ).last_is_closed
         provider.now = march + GRACE_S
         past = await bench.history.candles(HistoryRequest(provider, key, start=None, end=None, limit=5))
-        assert past == PastCandles((final(february),), True, True)
+        assert past == PastCandles((final(february),), True, True, asked_at=past.asked_at)
 
 
 # What is asked
@@ -518,7 +519,7 @@ async def test_live_stream_saves_the_call(bench: Bench) -> None:
     past = await bench.history.candles(
         HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
     )
-    assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True)
+    assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True, asked_at=past.asked_at)
     assert bench.provider.calls == []
 
 
@@ -551,7 +552,7 @@ async def test_live_stream_that_just_began_is_joined_to_the_past_once(bench: Ben
         past = await bench.history.candles(
             HistoryRequest(bench.provider, KEY, start=None, end=None, limit=3, live=lambda: now)
         )
-        assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True)
+        assert past == PastCandles((*finals(598, 599), unfinished(minute(600))), False, True, asked_at=past.asked_at)
     assert len(bench.provider.calls) == 1
 
 
@@ -603,7 +604,7 @@ async def test_backfill_does_not_share_a_call_from_before(bench: Bench) -> None:
     )
     await bench.store.documents.get("")
     bench.provider.gate.set()
-    assert await earlier == await later
+    assert (await earlier)._replace(asked_at=None) == (await later)._replace(asked_at=None)
     assert len(bench.provider.calls) == 2
 
 

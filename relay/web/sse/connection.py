@@ -50,7 +50,8 @@ class EventConnection(ProtocolConnection):
             return request
         since = self._position.told_to.get(tag_of(target.provider.name, target.key))
         if since is None:
-            return request
+            # It had less than it asked for, or none; what it has counts for nothing.
+            return request._replace(past=request.past._replace(replaces=request.past.bars is not None))
         told = self._position.revision
         if told is None:
             return request._replace(past=PastWanted(since=since))

@@ -109,7 +109,8 @@ export interface State extends OfStream {
 
 /**
  * The past that `bars` or `since` asked for; once a subscription, what is missed later comes as `Update`. It comes again, with
- * `isRenewed`, where the provider changed its history or gave it late: then it takes the place of all candles of the stream that came before.
+ * `isRenewed`, where the provider changed its history or gave it late: then it takes the place of all candles of the stream that
+ * came before.
  */
 export interface Snapshot extends OfStream {
   type: "snapshot";
@@ -119,6 +120,8 @@ export interface Snapshot extends OfStream {
   isComplete: boolean;
   seq: number | null;
   isRenewed: boolean;
+  /** The provider has not answered yet: another one with all that was asked for follows, `isRenewed`. */
+  isPending: boolean;
 }
 
 /** The newest known state of a stream's candle. Each closed candle comes once, except where it is revised. */

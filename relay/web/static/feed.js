@@ -48,6 +48,7 @@ export class Live {
   decimals = 0; // of the prices, the most that were seen
   isLoaded = false;
   isComplete = true;
+  isPending = false; // most of the past is still to come: the provider has not answered yet
   isAtStart = false;
   isLoading = false;
   hearsOfOlder = false; // the relay tells what is revised of candles from before the snapshot, too
@@ -150,7 +151,7 @@ export class Feed extends EventTarget {
     // Of a stream that goes on the relay sends nothing again: for more of its past it is left, and followed anew.
     if (asked.bars < wanted.bars) {
       this.#client.unsubscribe(live.name);
-      live.isLoaded = false;
+      live.isLoaded = live.isPending = false;
       live.candles.reset([], true);
     }
     this.#subscribe(live);
@@ -206,6 +207,7 @@ export class Feed extends EventTarget {
     const step = secondsOf(interval) ?? MONTH_S;
     const { first } = live.candles;
     if (first === undefined) return "There are no candles yet.";
+    if (live.isPending) return "The provider has not answered yet: older candles follow.";
     const count = Math.ceil((first.time - time) / step);
     if (count > MOST_BACK) {
       return `That is ${count.toLocaleString("en")} candles of ${interval} back, but the page loads at most ${MOST_BACK.toLocaleString("en")}: choose a longer interval.`;
@@ -224,6 +226,8 @@ export class Feed extends EventTarget {
   async loadOlder(live) {
     const first = live.candles.first;
     if (first === undefined || live.isAtStart || live.isLoading || performance.now() < live.askAgainAt) return;
+    // They come by themselves.
+    if (live.isPending) return;
     live.isLoading = true;
     live.tell("loading");
     const { symbol, interval } = split(live.name);
@@ -357,12 +361,14 @@ export class Feed extends EventTarget {
     live.tell("state");
   }
 
-  #onSnapshot(live, { candles, lastIsClosed, isComplete }) {
+  #onSnapshot(live, { candles, lastIsClosed, isComplete, isPending }) {
+    // Who looks at what came before the rest of the past goes on looking at it.
+    const isRest = live.isPending && live.candles.last !== undefined;
     live.candles.reset(candles, lastIsClosed);
     live.pasts += 1;
-    Object.assign(live, { isLoaded: true, isComplete, isAtStart: false, hearsOfOlder: false });
+    Object.assign(live, { isLoaded: true, isComplete, isPending, isAtStart: false, hearsOfOlder: false });
     if (candles.length) live.learnDecimals(candles.slice(-PRICES_LOOKED_AT));
-    live.tell("reset");
+    live.tell(isRest ? "older" : "reset");
   }
 
   #onUpdate(live, message) {

@@ -168,6 +168,7 @@ export class Panel {
       else this.chart.changed(time);
       this.#trim();
     } else if (kind === "gap" || kind === "older") {
+      this.chart.setDecimals(this.live.decimals);
       this.chart.redraw();
     }
     this.#refresh(kind !== "candle");
@@ -214,7 +215,7 @@ export class Panel {
   }
 
   #write() {
-    const { candles, decimals, isLoaded, isLoading, isAtStart, isComplete, failure, trouble } = this.live;
+    const { candles, decimals, isLoaded, isLoading, isAtStart, isComplete, isPending, failure, trouble } = this.live;
     const { last } = candles;
     const entry = (this.#pointer !== null && candles.at(this.#pointer)) || last;
     const parts = this.#parts;
@@ -235,7 +236,9 @@ export class Panel {
       ? "Loading older candles"
       : isOutdated
         ? "The provider changed its history: grey candles are not valid any more"
-        : trouble;
+        : isPending
+          ? "The provider has not answered yet: older candles follow"
+          : trouble;
     set(
       parts.past,
       past ?? (isAtStart && this.#isBehind ? "No older candles" : isComplete ? "" : "Older candles are incomplete"),

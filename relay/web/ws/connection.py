@@ -269,7 +269,8 @@ class Connection(EndingConnection):
             except RequestError as error:
                 self._refuse(error, *rest.ids)
             except Exception:  # noqa: BLE001  as in `answer`
-                self._on_failure(*rest.ids)
+                # Of what is late no request waits any more.
+                self._on_failure(*(rest.ids or (None,)))
             rest = None if rest.past_to_come is None else self._subscribing.rest_of(rest)
 
     def _on_renewed(self, stream: Stream) -> None:

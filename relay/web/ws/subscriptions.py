@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from relay.core.errors import Code, RequestError
-from relay.core.intervals import length_s
 from relay.history.joining import Joining, JoiningClient
 from relay.history.past_fetch import NOT_GIVEN, CandleQuota
 from relay.history.renewal import Renewal
@@ -99,15 +98,9 @@ class ClientSubscriptions:
         None if it waits for its past anyway, or has none.
         """
         client = self._client
-        channel = client.subscriber.subscriptions.get(stream)
-        begin = client.begins.get(stream)
-        if channel is None or begin is None:
+        if stream not in client.subscriber.subscriptions or stream not in client.begins:
             return None
-        provider = self._context.supervisors[stream.provider].provider
-        # Who resumed may have more than it was sent.
-        held = int(provider.clock.now() - begin) // length_s(stream.key.interval) + 2
-        past = client_requests.PastWanted(bars=min(max(held, LEAST_RENEWED), client_requests.MOST_BARS))
-        return self._renewal(stream, past, UncountedCandles(self._caller.client))
+        return self._renewal(stream, LEAST_RENEWED, UncountedCandles(self._caller.client))
 
     def rest_of(self, joining: Joining) -> Joining | None:
         """Return what is to be `run` so that the client has what was missing of its past.
@@ -117,15 +110,14 @@ class ClientSubscriptions:
         stream, past = joining.stream, joining.past_to_come
         if past is None or self._quota is None or stream not in self._client.subscriber.subscriptions:
             return None
-        return self._renewal(stream, past, self._quota)
+        return self._renewal(stream, past.bars or 0, self._quota)
 
-    def _renewal(self, stream: Stream, past: client_requests.PastWanted, quota: CandleQuota) -> Joining | None:
+    def _renewal(self, stream: Stream, bars: int, quota: CandleQuota) -> Joining | None:
         client, provider = self._client, self._context.supervisors[stream.provider].provider
         if (stream.provider, stream.key) in client.waiting:
             return None
         options = client.subscriber.subscriptions[stream].options
-        # What it has counts for nothing.
-        client.begins.pop(stream, None)
+        past = client_requests.PastWanted(bars, replaces=True)
         request = client_requests.Request("subscribe", None, options=options, past=past)
         return Renewal(client, quota, stream, provider, request)
 

@@ -64,7 +64,7 @@ async function follow() {
         say("state", "live");
         break;
       case "snapshot":
-        // With `isRenewed` the provider changed its history: these candles replace all others.
+        // With `isRenewed` the provider changed its history, or gave it late: these candles replace all others.
         if (message.isRenewed) bars.clear();
         put(message.candles);
         break;

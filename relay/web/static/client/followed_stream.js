@@ -37,6 +37,7 @@ export class FollowedStream {
   /** Begin anew with a connection that knows of nothing, to the relay of this number. */
   restart(relay) {
     Object.assign(this.progress, { relay, store: null });
+    this.progress.lose();
     Object.assign(this, { askAt: 0, isAsked: false, awaitsSnapshot: false });
     Object.assign(this, { isRepairing: false, mustLeave: false, isRenewing: false });
   }

@@ -29,6 +29,9 @@ export class Progress {
   #explained = 0; // the relay was asked for what lies before
   #doubted = 0;
   #outdatedBefore = 0; // up to there the provider changed its history, and what it is now is still to come
+  /** @type {number | null} */
+  #pendingBars = null; // so many candles were asked for, and most of them are still to come
+  #beginsAnew = false;
   #told = new Map(); // as closed: the relay may come to know later that one is so, or was revised and is so again
 
   /** `name` is that of the stream, folded. */
@@ -100,14 +103,35 @@ export class Progress {
   /** Return so many bars, or as many as begin with what was open when the stream was confirmed: all since is owed. */
   #reachingBack(bars, serverTime) {
     if (!bars || this.confirmedAt === null || this.length === null) return bars;
-    const owed = Math.floor((serverTime - this.confirmedAt) / this.length) + 2;
-    return Math.min(MOST_BARS, Math.max(bars, owed));
+    return Math.min(MOST_BARS, Math.max(bars, this.#openedSince(serverTime) + 2));
+  }
+
+  /** Return how many candles opened at least since the stream was confirmed, as far as that is known. */
+  #openedSince(serverTime) {
+    if (this.confirmedAt === null || this.length === null) return 0;
+    return Math.floor((serverTime - this.confirmedAt) / this.length);
+  }
+
+  /** The relay sends nothing more of what was asked for: what was still to come is asked for again. */
+  lose() {
+    this.#beginsAnew = this.#pendingBars !== null;
+  }
+
+  /** Say whether the next snapshot takes the place of all that came, though the relay does not say so. */
+  get beginsAnew() {
+    return this.#beginsAnew;
+  }
+
+  /** Note whether a snapshot is followed by one with all that was asked for. */
+  notePending(isPending) {
+    this.#beginsAnew = false;
+    this.#pendingBars = isPending ? (this.#pendingBars ?? this.options.bars ?? null) : null;
   }
 
   /** Return the options of the next subscribe as the relay takes them; `serverTime` is the relay's time now. */
   request(serverTime = 0) {
     const { bars, throttleMs, closedOnly, extended } = this.options;
-    const since = this.resumeFrom();
+    const since = this.#beginsAnew ? null : this.resumeFrom();
     const request = {};
     if (since !== null) {
       request.since = since;
@@ -119,7 +143,9 @@ export class Progress {
       }
     }
     // Once something was delivered, `bars` would cut what was missed.
-    if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) {
+    if (this.#beginsAnew && this.#pendingBars !== null) {
+      request.bars = Math.min(MOST_BARS, this.#pendingBars + this.#openedSince(serverTime));
+    } else if (bars !== undefined && !this.isUnderWay && !this.hasSnapshot) {
       request.bars = this.#reachingBack(bars, serverTime);
     }
     if (throttleMs !== undefined) request.throttle_ms = throttleMs;

@@ -177,6 +177,7 @@ export class FollowedStreams {
 
   #renew(stream) {
     Object.assign(stream, { mustLeave: true, isRenewing: true, askAt: 0 });
+    stream.progress.lose();
     this.#askSoon();
   }
 
@@ -319,22 +320,25 @@ export class FollowedStreams {
     const candles = candlesOf(wire.candles, lastIsClosed);
     const { seq = null, provider = "" } = wire;
     const isComplete = wire.complete !== false;
-    const isRenewed = wire.replaces === true;
+    const isPending = wire.pending === true;
+    const isAnswer = progress.beginsAnew;
+    const isRenewed = isAnswer || (wire.replaces === true && (progress.isUnderWay || progress.hasSnapshot));
+    const told = { provider, candles, lastIsClosed, isComplete, seq, isRenewed, isPending };
     progress.endOutdated();
-    if (isRenewed && progress.isUnderWay) {
-      progress.learnRevision(wire.revision);
+    progress.notePending(isPending);
+    const isRepair = stream.isRepairing;
+    if (isAnswer || !isRenewed) Object.assign(stream, { isRepairing: false, awaitsSnapshot: false });
+    progress.learnRevision(wire.revision);
+    if (isRenewed) {
       progress.takeRenewed(candles);
       this.#dataFlows();
-      this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete, seq, isRenewed });
+      this.#tellOf(stream, "snapshot", told);
       return;
     }
-    const isRepair = stream.isRepairing;
-    Object.assign(stream, { isRepairing: false, awaitsSnapshot: false });
-    progress.learnRevision(wire.revision);
     this.#dataFlows();
     if (progress.awaitsFirst) {
       progress.acceptFirst(candles);
-      this.#tellOf(stream, "snapshot", { provider, candles, lastIsClosed, isComplete, seq, isRenewed: false });
+      this.#tellOf(stream, "snapshot", told);
       return;
     }
     for (const [type, fields] of progress.takeMissed(wire, candles, isRepair, this.#serverNow()))
