@@ -129,12 +129,17 @@ def splice(
     known = {candle.time: candle for candle in closed}
     last = series.last
     open_time: int | None = None
-    if last is not None:
-        for candle in (*told.values(), *series.closed.values(), last):
-            if candle.time not in series.void:
-                known[candle.time] = newer_of(known.get(candle.time), candle)
-        if forming is not None and forming.time == last.time and last.time in series.void:
-            known[last.time] = forming
+    for candle in (*told.values(), *series.closed.values(), *(() if last is None else (last,))):
+        if candle.time not in series.void:
+            known[candle.time] = newer_of(known.get(candle.time), candle)
+    # Of what is older than all that is known nobody vouches for what lies between.
+    first = min(known, default=FOREVER) if wanted.since is None else wanted.since
+    for candle in series.recalled:
+        if candle.time > first:
+            # A repair may have told it, and who joins is told no gap there.
+            known.setdefault(candle.time, candle)
+    if last is not None and forming is not None and forming.time == last.time and last.time in series.void:
+        known[last.time] = forming
     ordered = sorted(known)
     while ordered and series.is_to_come(ordered[-1]):
         # It comes as an update, and would come twice.
@@ -265,7 +270,8 @@ def _unknown(
 
     Hours in which the market was closed are known, or named by nobody.
     """
-    known = list(spans)
+    remembered = (one.time for one in (*series.recalled, *series.closed.values()))
+    known = [*spans, *(Span(time, next_open(series.key.interval, time)) for time in remembered if time in times)]
     if series.last is not None:
         known.append(Span(answered_from(series) or series.last.time, FOREVER))
     for start, until in gaps_between(merge_spans(known), begin, end):

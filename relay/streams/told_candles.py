@@ -136,6 +136,11 @@ class ToldCandles:
         """The closed candles that are remembered and have these values still, by open time."""
         return {time: candle for time, candle in self.closed.items() if time not in self.void}
 
+    @property
+    def recalled(self) -> list[Candle]:
+        """The closed candles, in no order, that the stream does not answer for and that somebody was told of."""
+        return [candle for candle, _ in self._recalled.values()]
+
     # -- what is owed ------------------------------------------------------------------------------
 
     def owed_from(self) -> int:

@@ -49,6 +49,29 @@ def test_what_was_repaired_is_no_gap_for_those_who_join_while_history_fails() ->
     assert faults_of(built(play)) == []
 
 
+def test_what_was_repaired_before_the_stream_told_anything_is_no_gap_for_those_who_join_while_history_fails() -> None:
+    joins = (
+        Join(16.2, closed_only=True, again_s=25.0, leaves_first=True, resumes=True),
+        Join(9.9, since_s=135, resumes=True),
+    )
+    play = Play(
+        "1m",
+        10.3,
+        60.0,
+        joins,
+        is_closed_only=True,
+        lag_s=2.0,
+        opens_after_s=3.0,
+        lives_s=(16.0, 10.0),
+        calls=(Call(3.4), Call(7.0, is_computed_late=True), Call(8.2, failure="limited")),
+        asks_s=(15.4, 25.5, 20.6),
+        mute_s=(5.0, 0.0),
+        broken_s=(39.0, 60.0),
+        quiet=3,
+    )
+    assert faults_of(built(play)) == []
+
+
 @settings(max_examples=examples(10), phases=(Phase.explicit, Phase.generate))
 @given(plays)
 def test_any_subscription_to_a_built_stream_is_one_sequence(play: Play) -> None:

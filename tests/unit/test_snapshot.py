@@ -355,3 +355,27 @@ def test_a_client_may_come_from_a_relay_that_was_ahead() -> None:
     assert not is_left_open(stream, 739)
     months = Series(StreamKey("AAA", "1M"), None)
     assert had_up_to(months, 2_678_400, 2_678_400 + 28 * 86_400 - 10.0) == 2_678_399
+
+
+def test_what_was_repaired_is_no_gap_for_who_joins_whether_the_stream_has_told_anything_since_or_not() -> None:
+    series = Series(KEY, 720.0)
+    gap = SeriesGap(9 * 60, 10 * 60)
+    series.owe(gap)
+    (told,) = series.repair(gap, candles([9]))
+    assert (told.is_revised, series.closed) == (True, {})
+    past = PastCandles(candles([8, 10]), True, False, known=(Span(8 * 60, 9 * 60), Span(10 * 60, 11 * 60)))
+    for wanted in (Wanted(bars=4), Wanted(since=7 * 60)):
+        snapshot = splice(series, {}, past, wanted)
+        assert (minutes(snapshot.candles), snapshot.gaps) == ([8, 9, 10], [SeriesGap(11 * 60, 661)])
+    series.accept(PriceUpdate(KEY, candle(12)))
+    snapshot = splice(series, {}, past, Wanted(since=7 * 60))
+    assert (minutes(snapshot.candles), snapshot.gaps) == ([8, 9, 10, 12], [SeriesGap(11 * 60, 661)])
+
+
+def test_what_was_repaired_long_before_all_that_is_known_begins_no_snapshot() -> None:
+    series = live(10, 11, opened=12)
+    gap = SeriesGap(3 * 60, 4 * 60)
+    series.owe(gap)
+    series.repair(gap, candles([3]))
+    past = PastCandles(candles([9]), True, False, known=(Span(9 * 60, 10 * 60),))
+    assert minutes(splice(series, {}, past, Wanted(bars=9)).candles) == [9, 10, 11, 12]
