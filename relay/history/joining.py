@@ -303,8 +303,22 @@ class Joining:
         # What is owed and not over for long may follow; nothing else brings what was over before.
         settled = math.floor(fetched.asked_at - info.close_grace_s - length_s(self.stream.key.interval))
         end = max([settled, *times, *([series.owed_from()] if series.last is None else [])])
-        begin = min([series.needs_from(), *times])
-        return bool(without_long_tail(series, past, left_out(series, past, begin, end, times, tail_until=end)))
+        begin, until = min([series.needs_from(), *times]), max(end, int(fetched.asked_at))
+        over_by = fetched.asked_at - info.close_grace_s
+        holes = [
+            hole
+            for hole in left_out(series, past, begin, until, times, tail_until=until)
+            # One that ends with the trading in it is over before its interval is.
+            if hole.start < end or self._ends_at(hole.start) <= over_by
+        ]
+        return bool(without_long_tail(series, past, holes))
+
+    def _ends_at(self, opened: int) -> int:
+        """Return when the candle that opened then is over."""
+        stream = self.stream
+        if stream.periods is not None:
+            return stream.periods.holding(opened).ends
+        return stream.series.market.end_of(stream.key.interval, opened)
 
     def _with_revised(self, snapshot: SplicedPast, fetched: Fetched, *, is_new: bool) -> SplicedPast:
         told, since = self._attachment, self._wanted.since or 0

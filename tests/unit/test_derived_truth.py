@@ -27,6 +27,19 @@ def test_any_subscription_to_built_days_has_nothing_in_them_that_is_traded_betwe
     assert faults_of(built_days(play, hours)) == []
 
 
+def test_a_day_that_history_leaves_out_for_seconds_is_not_taken_to_be_none() -> None:
+    play = Play(
+        "1m",
+        9.4,
+        60.0,
+        (Join(2.7, since_s=225, closed_only=True),),
+        opens_after_s=0.2,
+        calls=(Call(1.5),),
+        lacks_s=(1.5, 5.5),
+    )
+    assert faults_of(built_days(play, "1602-1603")) == []
+
+
 @pytest.mark.parametrize("name", PLAYS)
 def test_a_subscription_to_a_built_stream_is_one_sequence(name: str) -> None:
     assert faults_of(built(PLAYS[name])) == []
