@@ -50,12 +50,14 @@ class ShortPast(Protocol):
 class PeriodParts(NamedTuple):
     """What history says of a period: the candles that are over, the open one, and whether none of them is missing.
 
-    With `is_cut` it is final that some are: a recording begins within the period.
+    With `is_cut` it is final that some are: a recording begins within the period. It is the answer of a question that
+    was asked at `asked_at` of the provider's time, which somebody else may have done.
     """
 
     closed: Sequence[Candle]
     forming: Candle | None
     is_whole: bool
+    asked_at: float
     is_cut: bool = False
 
 
@@ -175,8 +177,9 @@ class DerivedHistory:
     ) -> "PeriodParts":
         """Return the short candles of a period up to now. Raises what history of the short candles raises."""
         asked = HistoryRequest(source, key, None, None, 1, must_be_new=must_be_new, extended=True)
-        start = max(0, period.opens - derivation.periods.ahead_s)
+        start, asked_at = max(0, period.opens - derivation.periods.ahead_s), source.clock.now()
         past = await self._past.candles(self._request(asked, derivation, start, None, _parts_of(derivation) + _PAGE))
+        asked_at = past.asked_by(source.clock, asked_at)
         closed, forming = _parted(past, derivation)
         holding = derivation.periods.holding
         inside = [candle for candle in closed if holding(candle.time) == period]
@@ -188,7 +191,7 @@ class DerivedHistory:
         if source.info.has_every_candle:
             lacks = lacks or lacks_one(period, past.doubted, derivation, _settled_at(source))
         is_cut = source.info.is_recorded and past.is_complete and not is_first
-        return PeriodParts(inside, forming, past.is_whole and is_first and not lacks, is_cut)
+        return PeriodParts(inside, forming, past.is_whole and is_first and not lacks, asked_at, is_cut)
 
     async def revisions(
         self, source: CandleSource, key: StreamKey, derivation: Derivation, of_parts: Revisions, *, extended: bool

@@ -286,9 +286,7 @@ class PastFetch:
                 gap_reason = TOO_MANY
             elif past.is_whole:
                 is_all = start is None and len(past.candles) < most
-                if past.asked_at is not None:
-                    # Somebody else may have asked before.
-                    asked_at = min(asked_at, self._provider.clock.at(past.asked_at))
+                asked_at = past.asked_by(self._provider.clock, asked_at)
                 return Fetched(seen, past, asked_at, 0 if is_all else past.candles[0].time if start is None else start)
         except RateLimited as error:
             self.turns.hear()

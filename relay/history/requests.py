@@ -57,6 +57,10 @@ class PastCandles(NamedTuple):
         """Whether all that was asked for is there, but rows that nobody can read."""
         return self.is_complete or bool(self.unreadable)
 
+    def asked_by(self, clock: ProviderClock, moment: float) -> float:
+        """Return when somebody asked for this, by the provider's time, where it was asked for anew at that moment."""
+        return moment if self.asked_at is None else min(moment, clock.at(self.asked_at))
+
 
 class CallAllowance:
     """How many calls of a provider a request may still cause; several that are one to a client share it.

@@ -227,7 +227,7 @@ class DerivedFeed:
         """Ask for the parts of the newest candle that were not told, until they are known or it is over."""
         wait_s, is_strict = _LEAST_WAIT_S, False
         while (period := self._fold.lacking) is not None:
-            asked_at, pause_s, seen = self._provider.clock.now(), wait_s, self._history.look()
+            pause_s, seen = wait_s, self._history.look()
             try:
                 parts = await self._history.derived.parts(
                     self._provider, self._stream.key, self.derivation, period, must_be_new=is_strict
@@ -244,7 +244,7 @@ class DerivedFeed:
                     self._fold.leave_out()
                     self._stream.series.pass_over(period.ends)
                     continue
-                if parts.is_whole and (self._is_joined(period, parts.closed) or self._is_settled(asked_at)):
+                if parts.is_whole and (self._is_joined(period, parts.closed) or self._is_settled(parts.asked_at)):
                     known = {one.time: one for one in parts.closed} | self._base.series.valid
                     self._supervised.lack(None)
                     self._publish(self._fold.complete(known.values(), parts.forming))

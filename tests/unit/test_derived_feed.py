@@ -1,17 +1,22 @@
 """Built streams as their supervisor carries them: in the state of their parts, and honest about what is missing."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relay import Candle, PastChange, PriceUpdate, ProviderUnavailable, RateLimited, StreamKey
 from relay.core.derived_intervals import Derivation
 from relay.core.model import OpenHours
 from relay.core.periods import Periods
 from relay.core.trading_hours import TradingHours
+from relay.history.derived_history import PeriodParts
 from relay.history.live_edge import live_of
+from relay.history.requests import HistoryRequest
 from relay.streams.other_instrument import begin_anew
 from relay.streams.outbox import Outbox
 from relay.streams.subscriptions import Stream
@@ -131,6 +136,43 @@ async def test_it_is_live_once_the_beginning_of_its_candle_is_known(tmp_path: Pa
         assert one.state == ("connected", "live")
         one.say(2, 0.75)
         await eventually(lambda: one.last == (0, 2.75, False))
+
+
+async def test_the_beginning_of_its_candle_is_not_taken_from_an_answer_that_somebody_else_asked_for_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = Remembering(intervals=("1m",))
+    plugin.known = [part(minute) for minute in range(-20, 1)]
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.history.derivation_of = lambda source, key: DERIVATION if key == FIVE else None
+        rig.hands.now = BEGAN + 118.0
+        plugin.may_answer.clear()
+        somebody = HistoryRequest(rig.provider, A, BEGAN - 1200, None, 100)
+        before = asyncio.create_task(rig.history.candles(somebody))
+        await eventually(lambda: plugin.asked == 1)
+        # The second minute ends, and only then is anything promised.
+        rig.hands.now = BEGAN + 121.0
+        ask, asked = rig.history.derived.parts, []
+
+        async def fail_at_first(*args: Any, **options: Any) -> PeriodParts:
+            asked.append(options)
+            if len(asked) == 1:
+                raise ProviderUnavailable("not now")
+            return await ask(*args, **options)
+
+        monkeypatch.setattr(rig.history.derived, "parts", fail_at_first)
+        lists = Lists()
+        one = Carried(rig, plugin, rig.supervisor(lists), lists)
+        await eventually(lambda: plugin.feeds and A in plugin.feeds[-1].watchlist)
+        one.say(2, 0.5)
+        await eventually(lambda: len(asked) == 1)
+        rig.hands.now = BEGAN + 130.0
+        await eventually(lambda: len(asked) == 2)
+        plugin.may_answer.set()
+        await before
+        plugin.known = [part(minute) for minute in range(-20, 2)]
+        await eventually(lambda: one.last is not None)
+        assert one.last == (0, 2.5, False)
 
 
 async def test_it_says_why_the_beginning_of_its_candle_is_not_known_and_goes_on_with_the_next(tmp_path: Path) -> None:
