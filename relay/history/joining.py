@@ -115,7 +115,6 @@ class Joining:
         self._attachment = client.hub.attach(stream)
         self._confirmed_at: float | None = None
         self._tries = 0
-        self._asked_at = asyncio.get_running_loop().time()
         self.past_to_come: PastWanted | None = None
         """What of the past is still to be sent once the provider gives it, None if nothing is."""
         self._fetch = PastFetch(
@@ -126,8 +125,9 @@ class Joining:
     async def run(self) -> None:
         """Fetch the past, splice it to the stream and send it.
 
-        A provider that is silent, or whose budget is used up, is not waited for: what is known is sent, and what is
-        missing follows. Raises `RequestError` when the client had its share of candles.
+        A provider that is silent is not waited for: what is known is sent, and what is missing follows. One whose
+        budget is used up is: to ask twice would cost more of it. Raises `RequestError` when the client had its share
+        of candles.
         """
         fetching = asyncio.ensure_future(self._run())
         try:
@@ -162,7 +162,7 @@ class Joining:
     async def _is_provider_silent(self, fetching: asyncio.Future[None]) -> bool:
         """Wait until the past was sent, or the provider has given the client nothing for too long; say whether so."""
         while not fetching.done():
-            left_s = self._fetch.turns.silent_in_s(self._asked_at)
+            left_s = self._fetch.silent_in_s()
             if left_s <= 0:
                 return True
             await asyncio.wait({fetching}, timeout=left_s)
@@ -177,7 +177,7 @@ class Joining:
             except RateLimited as error:
                 if self._is_waiting():
                     self._tell_wait("throttled", f"the snapshot follows in {error.retry_after:.0f} s: {error}")
-                await asyncio.sleep(pause_s := max(error.retry_after, LEAST_WAIT_S))
+                await self._fetch.pause(pause_s := max(error.retry_after, LEAST_WAIT_S))
                 self._fetch.waited_s += pause_s
 
     def _tell_wait(self, status: StreamState, message: str) -> None:

@@ -41,7 +41,7 @@ class PastWaits(NamedTuple):
 
     confirm_s: float = 2.0
     """Then the client is told that the stream is accepted, and what it waits for."""
-    patience_s: float = 5.0
+    patience_s: float = 10.0
     """A provider that gave the client nothing for so long is silent: what is known is sent, and live updates."""
 
 
@@ -155,6 +155,7 @@ class PastFetch:
     ) -> None:
         self.options = options
         self.waited_s = 0.0
+        self._asks_at = asyncio.get_running_loop().time()
         # What was wanted last, how many of its candles were counted, and how many of those came this time.
         self._wanted: PastWanted | None = None
         self._counted = self._came = 0
@@ -190,6 +191,15 @@ class PastFetch:
             raise ProviderUnavailable(reason)
         seen, asked_at = self._history.look(), self._provider.clock.now()
         return Fetched(seen, PastCandles((), True, False), asked_at, gap_reason=reason, revisions_known=False)
+
+    async def pause(self, seconds: float) -> None:
+        """Ask nobody for a while: a provider that is not asked is not silent."""
+        self._asks_at = asyncio.get_running_loop().time() + seconds
+        await asyncio.sleep(seconds)
+
+    def silent_in_s(self) -> float:
+        """Return in how many seconds the provider has been silent for too long; 0 or less: it is by now."""
+        return self.turns.silent_in_s(self._asks_at)
 
     async def known(self, wanted: PastWanted) -> Fetched:
         """Return what is known of what is wanted without the provider. Raises `RequestError` as `fetch` does."""
@@ -244,7 +254,7 @@ class PastFetch:
             if is_strict:
                 if info.history_has_open or fetched.asked_at >= settled_at:
                     return fetched
-                await asyncio.sleep(pause_s)
+                await self.pause(pause_s)
                 pause_s *= 2
             is_strict = True
 
