@@ -276,6 +276,7 @@ class Joining:
             before=before,
             confirmed_at=self._owed_after(),
             names_holes=self._provider.info.has_every_candle,
+            an_open=self._opens_after(self._wanted.since),
         )
         for gap in snapshot.gaps:
             series.owe(gap)
@@ -312,6 +313,14 @@ class Joining:
             if hole.start < end or self._ends_at(hole.start) <= over_by
         ]
         return bool(without_long_tail(series, past, holes))
+
+    def _opens_after(self, since: int | None) -> int | None:
+        """Return when the candle opens that follows, if the relay builds it; None if that is not known, or to come."""
+        periods = self.stream.periods
+        if periods is None or since is None or since >= self._provider.clock.now():
+            return None
+        period = periods.holding(since)
+        return period.opens if period.opens > since else periods.holding(period.ends).opens
 
     def _ends_at(self, opened: int) -> int:
         """Return when the candle that opened then is over."""

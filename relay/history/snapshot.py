@@ -117,13 +117,15 @@ def splice(
     before: int | None = None,
     confirmed_at: float | None = None,
     names_holes: bool = False,
+    an_open: int | None = None,
 ) -> SplicedPast:
     """Return what is sent first, up to exactly what the stream has told until now.
 
     `told` are closed candles that the stream told since the past was asked for, by open time. With `before` the
     subscriber has all from that open time on already. With `closed_only` an open candle is left out and does not
     count. What closed after `confirmed_at` (the provider's time) is there in any case: the subscriber is owed it. With
-    `names_holes` what an answer left out, and is not believed yet, is a gap.
+    `names_holes` what an answer left out, and is not believed yet, is a gap. Where no candle is known, open times are
+    reckoned from `an_open`.
     """
     closed, forming = parted(past.candles, past.last_is_closed)
     known = {candle.time: candle for candle in closed}
@@ -169,7 +171,8 @@ def splice(
         candles = candles[-count:] if count else []
     begin = candles[0].time if candles else None
     if wanted.since is not None and wanted.bars is None:
-        begin = first_open_after(series.key.interval, wanted.since, _an_open(series, times))
+        opened = _an_open(series, times)
+        begin = first_open_after(series.key.interval, wanted.since, an_open if opened is None else opened)
     end = series.owed_from() if last is None else _told_to(series, last)
     end = end if before is None else min(end, before)
     gaps = list(dict.fromkeys(_gaps(series, past, times, begin, end, is_new=before is None)))

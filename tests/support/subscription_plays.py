@@ -433,6 +433,11 @@ class Scene:
             self.faults.append("complete, and the rest is still to come")
         if join.bars != 0:
             self._judge_end(snapshots[0], since, self.loop.now)
+        gaps = [message for _, message in wire.messages if message["type"] == "gap"]
+        if since is not None and join.bars is None and gaps and not snapshots[0]["candles"]:
+            before = self.truth.times_between(since, gaps[0]["from"])
+            if before:
+                self.faults.append(f"no gap, and lacks {list(before)}")
         self._judge_count(snapshots[0], bars, self.loop.now)
 
     def _judge_rest(self, wire: Wire, *, has_left: bool) -> None:

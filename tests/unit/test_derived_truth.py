@@ -40,6 +40,11 @@ def test_a_day_that_history_leaves_out_for_seconds_is_not_taken_to_be_none() -> 
     assert faults_of(built_days(play, "1602-1603")) == []
 
 
+def test_a_gap_in_days_begins_with_the_first_one_that_was_asked_for_wherever_the_clock_stood() -> None:
+    play = Play("1m", 9.4, 60.0, (Join(2.7, since_s=86_400 + 225),), opens_after_s=0.2, broken_s=(0.0, 30.0))
+    assert faults_of(built_days(play, "1602-1603")) == []
+
+
 @pytest.mark.parametrize("name", PLAYS)
 def test_a_subscription_to_a_built_stream_is_one_sequence(name: str) -> None:
     assert faults_of(built(PLAYS[name])) == []
