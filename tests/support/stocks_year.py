@@ -184,7 +184,7 @@ async def simulate(now: Time, exchange: Exchange, start: int, end: int) -> tuple
     status = (await relay.get("status")).body
     await relay.close()
     wrong = [*ended, *wrong_states(exchange, told, start, end), *wrong_candles(exchange, told, start, end)]
-    idle = [*_wrong_calls(exchange, start)]
+    idle = [*_wrong_calls(exchange, start, end)]
     wrong += idle if len(idle) > MOST_DOUBTS else []
     figures: dict[str, object] = {
         "sessions": sum(start <= one[0] < end for one in exchange.sessions),
@@ -270,8 +270,11 @@ def wrong_candles(exchange: Exchange, told: Sequence[Told], start: int, end: int
                 yield f"{interval}: no gap from {_shown(out.start)} to {_shown(out.end)}"
 
 
-def _wrong_calls(exchange: Exchange, start: int) -> Iterator[str]:
-    """Say when the exchange was asked although it was closed, for more than what had closed before."""
+def _wrong_calls(exchange: Exchange, start: int, end: int) -> Iterator[str]:
+    """Say when the exchange was asked although it was closed, for more than what had closed before.
+
+    What is asked while the relay ends is not judged: a stream lingers then for a step of this time.
+    """
     closes = [closes for _, closes in exchange.sessions]
     for at, is_history, brought in exchange.asked:
         if is_history and brought:
@@ -279,7 +282,7 @@ def _wrong_calls(exchange: Exchange, start: int) -> Iterator[str]:
         place = bisect_right(closes, at) - 1
         is_soon = place >= 0 and at <= closes[place] + 2 * POLL_S + 2 * OPEN_STEP_S
         is_trouble = any(out.start <= at <= out.end + 120 for out in exchange.outages)
-        if at > start + 120 and not exchange.is_open(at) and not is_soon and not is_trouble:
+        if start + 120 < at <= end and not exchange.is_open(at) and not is_soon and not is_trouble:
             yield f"{'history' if is_history else 'a poll'} at {_shown(at)}"
 
 
