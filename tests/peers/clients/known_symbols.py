@@ -1,6 +1,7 @@
 """Hooks of Schemathesis: of the symbols that it invents, every other one becomes one that exists.
 
-That a request needs one symbol or several, and which format goes with them, a schema of each parameter cannot say.
+That a request needs one symbol or several, and which format goes with them and with a time to wait, a schema of each
+parameter cannot say.
 """
 
 import schemathesis
@@ -28,4 +29,6 @@ def before_call(context, case, **kwargs):
     else:
         query.pop("symbols", None)
         query.setdefault("symbol", "BTCUSDT")
+    if query.get("format", "json") != "json":
+        query.pop("wait_s", None)
     case.query = query
