@@ -7,6 +7,8 @@ promise begins before the past ends, whatever the provider's history is like and
 import asyncio
 import logging
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -39,7 +41,8 @@ log = logging.getLogger(__name__)
 class JoiningClient:
     """One client as its subscriptions are joined: the streams it has, and what waits for its past.
 
-    `begins` has the open time from which on the client has the candles of a stream.
+    `begins` has the open time from which on the client has the candles of a stream, `turns` those of its pasts, by
+    provider.
     """
 
     hub: Hub
@@ -47,7 +50,7 @@ class JoiningClient:
     subscriber: Subscriber
     begins: dict[Stream, int] = field(default_factory=dict)
     waiting: "dict[tuple[str, StreamKey], Joining]" = field(default_factory=dict)
-    turns: dict[str, PastTurns] = field(default_factory=dict)
+    turns: Mapping[str, PastTurns] = field(default_factory=lambda: defaultdict(PastTurns))
 
     def follow(
         self,

@@ -147,7 +147,7 @@ class PastFetch:
         stream: Stream,
         provider: Provider,
         quota: CandleQuota,
-        turns: dict[str, PastTurns],
+        turns: Mapping[str, PastTurns],
         until_read: Callable[[], Awaitable[None]],
         options: SubscribeOptions,
         *,
@@ -163,8 +163,6 @@ class PastFetch:
         self._stream = stream
         self._provider = provider
         self._quota = quota
-        if stream.provider not in turns:
-            turns[stream.provider] = PastTurns()
         self.turns = turns[stream.provider]
         self._until_read = until_read
         self._may_lack = may_lack

@@ -12,6 +12,7 @@ from providers import BUILTIN
 from relay import API_VERSION, Candle, PriceUpdate, ProviderInfo, Watchlist, hookimpl
 from relay.app import HISTORY
 from relay.core.model import StreamKey
+from relay.history.past_fetch import PAST_WAITS
 from relay.history.provider_calls import ProviderCall
 from relay.history.requests import CandleSource, PageRequest
 from relay.protocol.client_requests import SubscribeOptions
@@ -139,6 +140,17 @@ async def test_a_past_that_the_budget_does_not_allow_for_long_is_told_as_one_tha
     gaps = [message["reason"] for message in reader.received if message["type"] == "gap"]
     assert gaps
     assert all("was not asked; these candles follow later" in reason for reason in gaps)
+
+
+async def test_a_past_that_the_budget_allows_a_little_later_is_waited_for_and_sent_once(
+    reader: Reader, sandbox: Sandbox
+) -> None:
+    sandbox.binance.faults.answer_rest(429, "{}", retry_after=4 * round(PAST_WAITS.patience_s))
+    await reader.ask("subscribe", symbol="BTCUSDT", interval="1m", bars=20)
+    await reader.until_type("status", status="throttled")
+    sandbox.binance.faults.clear()
+    snapshot = await reader.until(lambda message: message["type"] == "snapshot", timeout_s=100.0)
+    assert (len(snapshot["candles"]), snapshot["complete"], "pending" in snapshot) == (20, True, False)
 
 
 async def test_past_of_a_subscription_takes_the_turn_of_its_client(

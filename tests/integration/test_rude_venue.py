@@ -98,9 +98,21 @@ async def test_what_is_stored_waits_behind_no_stream_that_hangs(relay: Running, 
     assert len(stored["candles"]) >= 49
 
 
+async def test_a_call_that_hangs_holds_up_no_past_that_is_wanted_later(relay: Running, rude: RudeVenue) -> None:
+    rude.candles = lambda query: "hangs" if query["symbol"] == "AAPL" else "well"
+    client = await relay.connect()
+    await client.ask("subscribe", streams=["rude:AAPL@1m"], bars=50)
+    await client.until_type("snapshot", pending=True)
+    began = _now()
+    await client.ask("subscribe", streams=["rude:MSFT@1m"], bars=50)
+    later = await client.until_type("snapshot", symbol="MSFT")
+    assert _now() - began < PAST_WAITS.confirm_s
+    assert (len(later["candles"]), later["complete"]) == (50, True)
+
+
 async def test_a_provider_that_answers_each_of_many_pages_slowly_is_waited_for(relay: Running, rude: RudeVenue) -> None:
     # Each is there in less than the relay's patience; all of them take longer.
-    rude.takes_s = 2.0
+    rude.takes_s = 0.4 * PAST_WAITS.patience_s
     client = await relay.connect()
     await client.ask("subscribe", streams=["rude:AAPL@1m"], bars=450)
     snapshot = await client.until_type("snapshot")

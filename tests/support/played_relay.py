@@ -17,6 +17,7 @@ from relay.core.clock import Clock, ProviderClock
 from relay.core.model import StreamKey
 from relay.history.final_candles import News
 from relay.history.live_edge import live_of
+from relay.history.past_fetch import PastWaits
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.plugins.loader import PluginHost
@@ -116,7 +117,12 @@ async def played_relay(plugin: object, clock: Clock, *, linger_s: float = 5.0) -
     history.derived.edge_of = lambda source, key: live_of(hub.streams.get((source.name, key)))
     supervisor = Supervisor(provider, hub, history, clock, linger_s=linger_s, rng=random.Random(1))
     try:
-        yield PlayedRelay(provider, ConnectionContext(Access(Config()), hub, directory, history, {name: supervisor}))
+        yield PlayedRelay(
+            provider,
+            ConnectionContext(
+                Access(Config()), hub, directory, history, {name: supervisor}, past_waits=PastWaits(patience_s=5.0)
+            ),
+        )
     finally:
         await supervisor.close()
         hub.close()

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from relay.history.past_fetch import PAST_WAITS, PastWaits
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.streams.hub import Hub
@@ -30,3 +31,4 @@ class ConnectionContext:
     work_budget: WorkBudget = field(default_factory=WorkBudget)
     recent_readers: RecentReaders = field(default_factory=RecentReaders)
     leaving: Leaving = field(default_factory=Leaving)
+    past_waits: PastWaits = PAST_WAITS

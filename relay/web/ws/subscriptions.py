@@ -1,11 +1,13 @@
 """How one client comes to its streams and leaves them: what it may have, in which order it is told, and what waits."""
 
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from relay.core.errors import Code, RequestError
 from relay.history.joining import Joining, JoiningClient
-from relay.history.past_fetch import NOT_GIVEN, CandleQuota
+from relay.history.past_fetch import NOT_GIVEN, CandleQuota, PastTurns
 from relay.history.renewal import Renewal
 from relay.instruments.directory import Target
 from relay.protocol import client_requests, frames
@@ -45,7 +47,9 @@ class ClientSubscriptions:
         self._context = context
         self._caller = caller
         self._usual = usual
-        self._client = JoiningClient(context.hub, context.history, subscriber)
+        self._client = JoiningClient(
+            context.hub, context.history, subscriber, turns=defaultdict(partial(PastTurns, context.past_waits))
+        )
         self._quota: HistoryQuota | None = None
 
     def set_limits(self) -> None:
