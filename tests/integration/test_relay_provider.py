@@ -10,6 +10,7 @@ from providers.relay import RelayProvider
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey, Watchlist, hookimpl
 from relay.testing import check_provider
 from tests.conftest import StartRelay
+from tests.support.conditions import eventually
 from tests.support.free_ports import free_port
 from tests.support.running_relay import Running
 from tests.support.sandbox import Sandbox
@@ -93,11 +94,10 @@ async def test_instruments_are_those_of_the_root_under_its_names(relay_with: Sta
 
 
 async def eventually_listed(relay: Running, symbol: str) -> None:
-    for _ in range(200):
-        if symbol in (await relay.get("symbols")).body:
-            return
-        await asyncio.sleep(0.05)
-    raise TimeoutError(f"{symbol} was not listed")
+    async def is_listed() -> bool:
+        return symbol in (await relay.get("symbols")).body
+
+    await eventually(is_listed)
 
 
 @pytest.mark.parametrize("refusal", ["token", "symbol"])

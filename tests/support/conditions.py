@@ -1,6 +1,7 @@
 """Conditions that tests wait for."""
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 
@@ -9,9 +10,14 @@ LONGEST_WAIT_S = 100.0
 
 
 async def eventually(check: Callable[[], object], timeout_s: float = LONGEST_WAIT_S) -> None:
-    """Wait until a condition holds. Raises `TimeoutError`."""
+    """Wait until a condition, or what is awaited for it, holds. Raises `TimeoutError`."""
     deadline = time.monotonic() + timeout_s
-    while not check():
+    while True:
+        holds = check()
+        if inspect.isawaitable(holds):
+            holds = await holds
+        if holds:
+            return
         if time.monotonic() > deadline:
             raise TimeoutError("the condition did not come about")
         await asyncio.sleep(0.01)
