@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, cast
+from weakref import WeakSet
 
 import aiohttp
 
@@ -76,18 +77,20 @@ def has_lines() -> bool:
 
 
 class LinedEnd(ResponseHandler):
-    """aiohttp's end of a connection; it is handed what comes by a `Line`."""
+    """aiohttp's end of a connection; it is handed what comes by a `Line`, which is then among `lines`."""
 
     line: Line | None = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, intake: Intake | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, intake: Intake | None, lines: WeakSet[Line]) -> None:
         super().__init__(loop=loop)
         self._intake = intake
+        self._lines = lines
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Put a line between the socket and this."""
         real = cast(asyncio.Transport, transport)
         self.line = Line(self, real, self._intake)
+        self._lines.add(self.line)
         super().connection_made(real if PAUSING.is_there else HeldTransport(real, self.line))
 
     def close(self) -> None:
@@ -159,15 +162,28 @@ class LinedSocket(aiohttp.ClientWebSocketResponse):
         self.line = None if connection is None else line_of(connection.transport)
 
 
+class LinedConnector(OutwardConnector):
+    """Opens connections with lines."""
+
+    def __init__(self, proxies: OutwardProxies, intake: Intake | None) -> None:
+        super().__init__(proxies)
+        self._lines: WeakSet[Line] = WeakSet()
+        self._factory = partial(LinedEnd, asyncio.get_running_loop(), intake, self._lines)  # type: ignore[assignment]
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        """Close all connections. Cuts those with TLS, of which some would wait half a minute for the other side."""
+        await super().close(abort_ssl=abort_ssl)
+        for line in [*self._lines]:
+            if line.transport is not None and line.transport.get_extra_info("sslcontext") is not None:
+                line.transport.abort()
+
+
 def new_connector(proxies: OutwardProxies, intake: Intake | None = None) -> OutwardConnector:
     """Return what opens connections with lines for one session, through proxies where there are some.
 
     Its WebSockets are taps of `intake`, if one is given.
     """
-    connector = OutwardConnector(proxies)
-    if has_lines():
-        connector._factory = partial(LinedEnd, asyncio.get_running_loop(), intake)  # type: ignore[assignment]
-    return connector
+    return LinedConnector(proxies, intake) if has_lines() else OutwardConnector(proxies)
 
 
 # -- answers and connections in use ----------------------------------------------------------------

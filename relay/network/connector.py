@@ -57,7 +57,18 @@ class Line(Slices):
     After an answer nothing may come before the next request. A WebSocket is a tap of the `intake`, if there is one.
     """
 
-    __slots__ = ("_came", "_content", "_intake", "_is_idle", "_news", "frames", "most_bytes", "news", "news_bytes")
+    __slots__ = (
+        "__weakref__",
+        "_came",
+        "_content",
+        "_intake",
+        "_is_idle",
+        "_news",
+        "frames",
+        "most_bytes",
+        "news",
+        "news_bytes",
+    )
     inner: Any
 
     def __init__(self, inner: Any, transport: asyncio.Transport, intake: Intake | None = None) -> None:

@@ -297,6 +297,15 @@ async def test_sessions_open_connections_with_a_line(url: str) -> None:
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what a server has for TLS, and what its clients have."""
+    authority = trustme.CA()
+    there, here = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(there)
+    authority.configure_trust(here)
+    return there, here
+
+
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("is_secure", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("framing", ["length", "chunks", "end"])
@@ -317,13 +326,8 @@ def test_answer_arrives_whole_in_every_loop_also_when_the_server_closes(
         writer.close()
 
     async def ask() -> None:
-        there, here = None, ssl.create_default_context()
-        if is_secure:
-            authority = trustme.CA()
-            there = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            authority.issue_cert("127.0.0.1").configure_cert(there)
-            authority.configure_trust(here)
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=there)
+        there, here = tls()
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=there if is_secure else None)
         port = server.sockets[0].getsockname()[1]
         url = f"http{'s' if is_secure else ''}://127.0.0.1:{port}"
         async with server, open_session() as session, session.get(url, ssl=here) as answer:
@@ -339,7 +343,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, An
 
 
 @asynccontextmanager
-async def serving(serve: Serve) -> AsyncIterator[str]:
+async def serving(serve: Serve, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Serve connections, which end with the context; give the address."""
     tasks: list[asyncio.Task[None]] = []
 
@@ -348,9 +352,9 @@ async def serving(serve: Serve) -> AsyncIterator[str]:
         await asyncio.wait(tasks[-1:])
         writer.transport.abort()
 
-    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=context)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http{'s' if context else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -385,6 +389,29 @@ async def test_a_body_that_is_refused_raises_whoever_reads_it() -> None:
         with pytest.raises(TooLarge, match="not content"):
             async for _ in answer.content.iter_any():
                 pass
+
+
+async def test_a_closed_session_waits_for_nobody_to_end_tls() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        # It does not read that the other side ends TLS.
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst")
+        await asyncio.Event().wait()
+
+    there, here = tls()
+    async with serving(serve, there) as url:
+        async with open_session() as session:
+            answer = await session.get(url, ssl=here)
+            assert answer.connection is not None
+            assert answer.connection.transport is not None
+            sock = answer.connection.transport.get_extra_info("socket")
+            answer.close()
+            for _turn in range(5):
+                await asyncio.sleep(0)
+            assert sock.fileno() != -1
+        await asyncio.sleep(0)
+        assert sock.fileno() == -1
 
 
 # -- held back -------------------------------------------------------------------------------------
