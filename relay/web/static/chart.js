@@ -180,6 +180,8 @@ export class Chart {
 
   /** Go to the candle that was open at a time. */
   goTo(time) {
+    // What was loaded for it waits for its turn to be drawn.
+    this.#draw();
     const scale = this.#chart.timeScale();
     const index = scale.timeToIndex(time, true);
     const range = scale.getVisibleLogicalRange();

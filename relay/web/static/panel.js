@@ -133,8 +133,6 @@ export class Panel {
     if (time > this.#feed.now) return "That is in the future.";
     const problem = await this.#feed.loadBackTo(this.live, time);
     if (problem) return problem;
-    // The candles are drawn with the next frames.
-    await new Promise((resolve) => setTimeout(resolve, 100));
     this.chart.goTo(time);
     return "";
   }

@@ -45,7 +45,7 @@ export class Picker {
       if (option) this.#choose(Number(option.dataset.index));
     });
     this.#dialog.addEventListener("click", ({ target }) => {
-      if (target === this.#dialog) this.#close();
+      if (target === this.#dialog) this.#dialog.close();
     });
   }
 
@@ -168,17 +168,11 @@ export class Picker {
 
   #onKey(event) {
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 };
-    if (event.isComposing) return;
+    if (event.isComposing || !this.isOpen) return;
     if (event.key in steps) this.#activate(this.#active + steps[event.key]);
     else if (event.key === "Enter") this.#choose(this.#active);
     else return;
     event.preventDefault();
-  }
-
-  /** Close at once for the keyboard too: a closed dialog keeps the focus up to the next frame. */
-  #close() {
-    this.#dialog.close();
-    this.#input.blur();
   }
 
   #choose(index) {
@@ -187,7 +181,7 @@ export class Picker {
     if (instrument === undefined && (this.#all.length || !name)) return;
     // What was typed is not dropped: it stands there to be changed, with what there is.
     if (instrument !== undefined && !this.#has(instrument)) return this.#activate(index);
-    this.#close();
+    this.#dialog.close();
     // Who types ahead of the list is believed; the relay says if there is no such symbol.
     if (instrument === undefined) return this.#picked(name, interval);
     remember(instrument.symbol);

@@ -4,7 +4,7 @@ from importlib import resources
 from typing import Any
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from tests.e2e.browser.charts import loaded
 from tests.e2e.browser.conftest import OpenPage
@@ -36,12 +36,15 @@ async def test_chart_page_has_no_serious_fault(relay: Running, open_page: OpenPa
     assert await faults(page) == []
     await page.keyboard.press("/")
     await page.keyboard.type("usd")
+    await expect(page.locator("#picker")).to_be_visible()
     assert await faults(page) == []
     await page.keyboard.press("Escape")
     await page.keyboard.press("?")
+    await expect(page.locator("#help")).to_be_visible()
     assert await faults(page) == []
     await page.keyboard.press("Escape")
     await page.keyboard.press("v")
+    await expect(page.locator("#view")).to_be_visible()
     assert await faults(page) == []
 
 

@@ -226,6 +226,25 @@ async def test_keyboard_alone_changes_symbol_interval_layout_and_theme(relay: Ru
     assert await page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
+async def test_keys_are_the_page_s_again_as_soon_as_a_dialog_is_closed(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1m", color_scheme="light")
+    await loaded(page)
+    for key, field, theme in (("/", "#picker input", "dark"), ("v", "#view [name=date]", "light")):
+        await page.keyboard.press(key)
+        await page.locator(field).focus()
+        # In one turn of the page: with the next frame the field has lost the focus.
+        await page.evaluate(
+            """(field) => {
+              document.querySelector("dialog[open]").close();
+              if (document.activeElement !== document.querySelector(field)) throw new Error("the focus is gone");
+              const typed = new KeyboardEvent("keydown", { key: "t", bubbles: true, cancelable: true });
+              document.activeElement.dispatchEvent(typed);
+            }""",
+            field,
+        )
+        assert await page.evaluate("document.documentElement.dataset.theme") == theme
+
+
 async def test_search_finds_what_people_mean_and_says_that_an_interval_is_missing(
     relay: Running, open_page: OpenPage
 ) -> None:

@@ -123,6 +123,27 @@ async def test_date_is_gone_to_and_one_too_far_back_is_said(relay: Running, open
     await expect(page.locator("#view [role=status]")).to_have_text("That is in the future.")
 
 
+async def test_date_is_gone_to_however_long_the_next_frames_take(relay: Running, open_page: OpenPage) -> None:
+    page = await open_page(f"{relay.url}/#BTCUSDT@1h")
+    await loaded(page)
+    day = await page.evaluate("new Date((relayCharts.panels[0].candles[0].time - 30 * 86400) * 1000).toISOString()")
+    await page.keyboard.press("v")
+    await page.locator("#view [name=date]").fill(day[:16])
+    # No frame before the dialog says that it is there.
+    await page.evaluate(
+        """() => {
+          const frames = [], { requestAnimationFrame } = globalThis, dialog = document.querySelector("#view");
+          globalThis.requestAnimationFrame = (draw) => frames.push(draw);
+          dialog.addEventListener("close", () => {
+            globalThis.requestAnimationFrame = requestAnimationFrame;
+            frames.forEach((draw) => requestAnimationFrame(draw));
+          });
+          dialog.querySelector("form").requestSubmit();
+        }"""
+    )
+    await until(page, "p.visible.times.from * 1000 < Date.parse(x) && Date.parse(x) < p.visible.times.to * 1000", day)
+
+
 async def test_whole_screen_is_taken_and_given_back(relay: Running, open_page: OpenPage) -> None:
     page = await open_page(f"{relay.url}/#BTCUSDT@1m")
     await loaded(page)
