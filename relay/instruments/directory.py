@@ -14,7 +14,7 @@ from relay.core.near_names import did_you_mean
 from relay.core.rate_limits import FairQuota
 from relay.instruments.derivations import derivable, derivation_of, intervals_of, is_available
 from relay.instruments.listing import Standing
-from relay.instruments.lookups import Lookups
+from relay.instruments.lookups import NOBODY, Lookups
 from relay.instruments.ownership import Ownership
 from relay.instruments.saved_list import WAITS, ListWaits, OnList, SavedList, take_no_notice
 from relay.instruments.unresolved import refused, suggestion, unanswered, undecided, unknown
@@ -172,8 +172,18 @@ class Directory:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def settled(self, pin: str | None = None, symbol: str | None = None, clients: Sequence[str] = ("",)) -> None:
-        """Wait until the lists that decide about a symbol (without one: all lists) were asked for once.
+    async def lists_settled(self, pin: str | None = None) -> None:
+        """Wait until the list of a provider, without one all lists, were asked for once, as long as `settled` does."""
+        self._note_use(pin)
+        lists = [kept for name, kept in self._kept.items() if pin in (None, name)]
+        await self._first_answers(lists)
+        for kept in lists if pin is not None else ():
+            if not kept.listing.is_known:
+                kept.look()
+                await kept.answer()
+
+    async def settled(self, pin: str | None, symbol: str, clients: Sequence[str]) -> None:
+        """Wait until the lists that decide about a symbol were asked for once.
 
         `clients` are those who want to know it: questions for one symbol take turns among clients.
 
@@ -182,14 +192,6 @@ class Directory:
         Lists that lack a symbol are asked for once more, within limits, and what they answer quickly is waited for.
         """
         self._note_use(pin)
-        if symbol is None:
-            lists = [kept for name, kept in self._kept.items() if pin in (None, name)]
-            await self._first_answers(lists)
-            for kept in lists if pin is not None else ():
-                if not kept.listing.is_known:
-                    kept.look()
-                    await kept.answer()
-            return
         pin, symbol = self._understood(pin, symbol)
         while unsettled := [kept for kept in self._ownership.lacking(pin, symbol) if not kept.settled.is_set()]:
             # Of those that an earlier run left a list of, another one may have it meanwhile.
@@ -229,11 +231,11 @@ class Directory:
             if not lookups.is_settled(symbol):
                 return False
             if lookups.get(symbol) is not None:
-                lookups.begin(symbol)
+                lookups.begin(symbol, NOBODY)
                 break
         return True
 
-    def settling(self, pin: str | None, symbol: str, client: str = "") -> asyncio.Task[None]:
+    def settling(self, pin: str | None, symbol: str, client: str) -> asyncio.Task[None]:
         """Return what `settled` does for a symbol, once for all who wait for it at a time; not to be cancelled.
 
         Raises `RequestError` while too many other symbols are waited for, or the client waits for more than are free.

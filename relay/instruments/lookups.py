@@ -42,6 +42,8 @@ class LookupLimits(NamedTuple):
 
 
 LOOKUP_LIMITS = LookupLimits()
+NOBODY = ""
+"""In place of a client: nobody waits for the answer."""
 LEAST_WAIT_S = 0.001
 """What is left of a wait may be too short for a clock to pass it."""
 
@@ -142,7 +144,7 @@ class Lookups:
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def begin(self, symbol: str, client: str = "") -> None:
+    def begin(self, symbol: str, client: str) -> None:
         """Have the provider asked for a symbol if its answer is needed; all who want to know it share one question."""
         known = self._known.get(symbol)
         if known is not None:
@@ -172,7 +174,7 @@ class Lookups:
         if symbol in self._asking:
             self._asking[symbol].turn.hasten(client)
 
-    async def ask(self, symbol: str, clients: Sequence[str] = ("",)) -> None:
+    async def ask(self, symbol: str, clients: Sequence[str]) -> None:
         """Wait until it is known whether the provider has a symbol, for a few seconds; `clients` are who wants to know.
 
         One that is known already is not waited for. What is not known then is `missing` without an answer.

@@ -448,7 +448,7 @@ def test_types_are_what_a_compiler_takes(tmp_path: Path, request: pytest.Fixture
         f"""import {{ RelayClient, Refused, type Candle }} from "{client_file()}";
         const relay = new RelayClient("http://127.0.0.1:8000", {{ token: "t", backoffMs: [1, 2] }});
         relay.subscribe(["BTCUSDT@1m"], {{ bars: 5, closedOnly: true }});
-        const candles: Candle[] = (await relay.history("BTCUSDT", "1m", {{ limit: 5 }})).candles;
+        const candles: Candle[] = (await relay.history("BTCUSDT", "1m", {{ limit: 5, waitS: 3 }})).candles;
         for await (const message of relay) {{
           if (message.type === "snapshot") candles.push(...message.candles);
           else if (message.type === "update" && message.isClosed) candles.push(message.candle);

@@ -6,6 +6,8 @@
   they are not answered. With several `relays` both name one by `at`, from 0, as `lists` does; what follows is played
   with the one that was connected to last.
 - `lists`: the answer to requests for symbols from now on, a status and a body; null if they are not answered.
+- `has`: the answer to requests for history from now on, a status and a body, of which `times` are the candles.
+- `queries`: the next request for history, whole.
 - `call`: a method, its arguments; with `throws`, the name and a part of the message of what it throws, with `returns`
   what it returns.
 - `asks`: the next request, whole but for its id, which `as` gives a name.
@@ -113,7 +115,8 @@ class PythonPlayer:
                     keywords = in_python(options[0]) if options else {}
                     return await getattr(self._client, name)(*names, **keywords)
                 case "history", [symbol, interval, options]:
-                    return await self._client.history(symbol, interval, **in_python(options))
+                    found = await self._client.history(symbol, interval, **in_python(options))
+                    return {"times": [candle.time for candle in found.candles], "isComplete": found.is_complete}
                 case "streams", []:
                     return [str(key) for key in self._client.streams]
                 case _:
@@ -203,7 +206,11 @@ class JsPlayer:
 
     async def call(self, name: str, args: list[Any]) -> Any:
         await self._client.start(name, *args)
-        return _checked(await self._results.get()).get("result")
+        result = _checked(await self._results.get()).get("result")
+        if name == "history":
+            found = json_of(result)
+            return {"times": [candle["time"] for candle in found["candles"]], "isComplete": found["isComplete"]}
+        return result
 
 
 def _checked(said: Json) -> Json:
@@ -268,6 +275,12 @@ def wire_of(said: Json, ids: dict[str, int]) -> str:
     return json.dumps(wire | rest)
 
 
+def history_of(body: Json) -> Json:
+    rest = dict(body)
+    candles = [candle_at(time) for time in rest.pop("times", ())]
+    return {"candles": candles, "last_is_closed": True} | rest
+
+
 def candle_at(time: int, close: float = 1.5, extras: list[float | None] | None = None) -> Json:
     plain = {"time": time, "open": 1.0, "high": 9.0, "low": 0.5, "close": close, "volume": 2.0}
     return plain if extras is None else plain | dict(zip(EXTRA_FIELDS, extras, strict=True))
@@ -296,6 +309,10 @@ async def play(steps: list[Json], relays: list[ScriptedRelay], player: Player) -
                     )
                 case {"lists": answer}:
                     relays[step.get("at", 0)].symbols = answer
+                case {"has": [status, body]}:
+                    relay.history = (status, history_of(body))
+                case {"queries": expected}:
+                    assert await relay.queries.get() == expected, where
                 case {"call": [name, *args], "returns": expected}:
                     assert await player.call(name, args) == expected, where
                 case {"call": [name, *args]}:
@@ -334,6 +351,7 @@ async def play(steps: list[Json], relays: list[ScriptedRelay], player: Player) -
     await asyncio.sleep(SETTLE_S)
     for relay in relays:
         assert relay.requests.empty(), f"asked beyond the scenario: {relay.requests.get_nowait()}"
+        assert relay.queries.empty(), f"asked beyond the scenario: {relay.queries.get_nowait()}"
 
 
 @pytest.fixture(params=[pytest.param(one, id=one["name"].replace(" ", "-")) for one in SCENARIOS])

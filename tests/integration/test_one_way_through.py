@@ -58,7 +58,7 @@ VISITS = {
 async def _subscribe(relay: Running, bars: int) -> CallTrace:
     """Subscribe to a stream with some of its past; return the way of that request."""
     client = await relay.connect()
-    await relay.app[DIRECTORY].settled()
+    await relay.app[DIRECTORY].lists_settled()
     trace = CallTrace("web/ws/connection:Connection._on_text")
     with trace.trace():
         await client.ask("subscribe", symbol="BTCUSDT", interval="1h", bars=bars)

@@ -23,6 +23,10 @@ class ScriptedRelay:
         """The status of the next upgrades; None: they are not answered."""
         self.symbols: tuple[int, Any] | None = (200, [])
         """The answer to requests for symbols, a status and a body; None: they are not answered."""
+        self.history: tuple[int, Any] = (503, None)
+        """The answer to requests for history, a status and a body."""
+        self.queries: asyncio.Queue[Json] = asyncio.Queue()
+        """What history was asked for, in order."""
         self.requests: asyncio.Queue[Json] = asyncio.Queue()
         self._arrived: asyncio.Queue[web.WebSocketResponse] = asyncio.Queue()
         self._socket: web.WebSocketResponse | None = None
@@ -88,6 +92,11 @@ class ScriptedRelay:
         status, body = self.symbols or (503, None)
         return web.json_response(body, status=status)
 
+    async def _history(self, request: web.Request) -> web.StreamResponse:
+        self.queries.put_nowait(dict(request.query))
+        status, body = self.history
+        return web.json_response(body, status=status)
+
     async def _read(self, socket: web.WebSocketResponse) -> None:
         with contextlib.suppress(ConnectionError):
             async for frame in socket:
@@ -102,6 +111,7 @@ async def scripted() -> AsyncIterator[ScriptedRelay]:
     app = web.Application()
     app.router.add_get("/api/v1/market-data/ws", relay._serve)
     app.router.add_get("/api/v1/market-data/symbols", relay._list)
+    app.router.add_get("/api/v1/market-data/history", relay._history)
     async with loopback_server(app) as host:
         relay.url = f"http://{host}"
         yield relay

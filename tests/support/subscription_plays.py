@@ -515,7 +515,7 @@ async def perform(loop: VirtualLoop, play: Play) -> list[str]:
     async with played_relay(venue, clock, linger_s=play.linger_s) as relay:
         if play.hours:
             await relay.context.directory.start()
-            await relay.context.directory.settled()
+            await relay.context.directory.lists_settled()
         scene = Scene(loop, play, relay, venue, truth)
         await scene.run()
         await relay.context.directory.close()

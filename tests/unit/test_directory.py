@@ -135,7 +135,7 @@ def refusal(directory: Directory, pin: str | None, symbol: str, interval: str = 
 
 async def test_symbol_belongs_to_the_first_provider_that_lists_it(start: Start) -> None:
     directory = await start(Lists("one", "AAA", "BBB"), Lists("two", "BBB", "CCC"))
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve("one", "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
@@ -149,7 +149,7 @@ async def test_order_of_providers_counts_not_the_order_of_their_answers(start: S
     slow, fast = Lists("one", "BBB"), Lists("two", "BBB")
     slow.may_answer.clear()
     directory = await start(slow, fast)
-    waiting = asyncio.create_task(directory.settled(None, "BBB"))
+    waiting = asyncio.create_task(directory.settled(None, "BBB", ["me"]))
     await eventually(lambda: [*directory.everything()])
     assert not waiting.done()
     assert not directory.is_settled(None, "BBB")
@@ -163,11 +163,11 @@ async def test_symbol_of_an_earlier_list_waits_for_no_later_one(start: Start) ->
     hanging = Lists("two", "CCC")
     hanging.may_answer.clear()
     directory = await start(Lists("one", "AAA"), hanging, quick_s=0.1)
-    await directory.settled(None, "AAA")
+    await directory.settled(None, "AAA", ["me"])
     assert directory.is_settled(None, "AAA")
     assert directory.is_settled("one", "AAA")
     assert not directory.is_settled("one", "NOPE")
-    await directory.settled("one", "NOPE")
+    await directory.settled("one", "NOPE", ["me"])
     assert found(directory.resolve(None, "AAA", "1m"))[0] == "one"
     assert refusal(directory, None, "CCC").code == "provider_unavailable"
     assert refusal(directory, "one", "NOPE").code == "unknown_symbol"
@@ -178,7 +178,7 @@ async def test_nobody_waits_for_ever(start: Start) -> None:
     hanging.may_answer.clear()
     directory = await start(hanging, settle_s=0.1, quick_s=0.1)
     for _ in range(5):
-        await directory.settled(None, "AAA")
+        await directory.settled(None, "AAA", ["me"])
     fault = refusal(directory, None, "AAA")
     assert fault.code == "provider_unavailable"
     assert "still being loaded" in fault.message
@@ -204,7 +204,7 @@ async def test_who_chooses_a_provider_that_is_switched_off_is_told_so(start: Sta
 async def test_owner_stays_while_the_process_runs(start: Start) -> None:
     first, second = Lists("one", "AAA"), Lists("two", "BBB")
     directory = await start(first, second)
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
     first.symbols = ("AAA", "BBB")
     await eventually(lambda: len([*directory.everything()]) == 3)
@@ -215,7 +215,7 @@ async def test_owner_stays_while_the_process_runs(start: Start) -> None:
 async def test_symbol_that_its_owner_delists_goes_to_another_provider_by_its_long_name(start: Start) -> None:
     first, second = Lists("one", "AAA", "BBB"), Lists("two", "BBB")
     directory = await start(first, second)
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
     first.symbols = ("AAA",)
     await eventually(lambda: directory.standing("one", "BBB") == "gone")
@@ -250,12 +250,12 @@ async def test_each_list_that_a_provider_gave_is_told_before_it_is_used(start: S
 
 async def test_list_is_remembered_for_the_next_run(start: Start, store: Store) -> None:
     first = await start(Lists("one", "AAA"))
-    await first.settled()
+    await first.lists_settled()
     await eventually(lambda: directory_is_stored(store))
     failing = Lists("one")
     failing.error = ProviderUnavailable("cannot connect")
     second = await start(failing)
-    await second.settled()
+    await second.lists_settled()
     assert found(second.resolve(None, "AAA", "1m"))[0] == "one"
     assert second.problem("one") == "cannot connect"
     document = await store.documents.get("instruments:one")
@@ -318,7 +318,7 @@ async def test_extras_alone_make_no_other_list(start: Start) -> None:
 
 async def test_a_symbol_that_begins_like_another_provider_is_told_with_its_own(start: Start) -> None:
     directory = await start(Lists("one", "TWO:AAA", "X:BBB"), Lists("two", "AAA"))
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve("one", "TWO:AAA", "1m")) == ("one", "TWO:AAA@1m", "one:TWO:AAA")
     assert found(directory.resolve("two", "AAA", "1m")) == ("two", "AAA@1m", "AAA")
     # Nobody is called X.
@@ -338,7 +338,7 @@ async def test_list_of_an_earlier_run_that_makes_no_sense_is_left_out(start: Sta
     failing = Lists("one")
     failing.error = ProviderUnavailable("cannot connect")
     directory = await start(failing)
-    await directory.settled()
+    await directory.lists_settled()
     assert refusal(directory, None, "AAA").code == "provider_unavailable"
 
 
@@ -347,7 +347,7 @@ async def test_list_that_makes_no_sense_ends_nothing(start: Start, symbols: Any)
     broken = Lists("one")
     broken.symbols = symbols
     directory = await start(broken, Lists("two", "CCC"), retry_s=(0.05,))
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve("two", "CCC", "1m"))[0] == "two"
     broken.symbols = ("AAA",)
     await eventually(lambda: any(one.instrument.symbol == "AAA" for one in [*directory.everything()]))
@@ -357,7 +357,7 @@ async def test_failed_list_is_asked_for_again(start: Start) -> None:
     lists = Lists("one", "AAA")
     lists.error = ProviderUnavailable("cannot connect")
     directory = await start(lists, retry_s=(0.05,))
-    await directory.settled()
+    await directory.lists_settled()
     fault = refusal(directory, None, "AAA")
     assert (fault.code, fault.retry_after) == ("provider_unavailable", 0.05)
     assert "cannot connect" in fault.message
@@ -377,7 +377,7 @@ async def test_list_that_fails_again_and_again_is_asked_for_ever_more_rarely(sta
 
 async def test_provider_without_list_takes_what_nobody_lists(start: Start) -> None:
     directory = await start(Lists("one", "AAA"), Open())
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "XYZ", "1m")) == ("open", "XYZ@1m", "XYZ")
     assert found(directory.resolve("open", "XYZ", "1m")) == ("open", "XYZ@1m", "XYZ")
     assert found(directory.resolve("open", "AAA", "1m")) == ("open", "AAA@1m", "open:AAA")
@@ -386,7 +386,7 @@ async def test_provider_without_list_takes_what_nobody_lists(start: Start) -> No
 
 async def test_colon_belongs_to_the_symbol_when_no_provider_is_called_so(start: Start) -> None:
     directory = await start(Lists("one", "IX:SPX"))
-    await directory.settled("ix", "SPX")
+    await directory.settled("ix", "SPX", ["me"])
     assert found(directory.resolve("ix", "SPX", "1m")) == ("one", "IX:SPX@1m", "IX:SPX")
     fault = refusal(directory, "nobody", "SPX")
     assert (fault.code, fault.symbol) == ("unknown_symbol", "nobody:SPX")
@@ -395,13 +395,13 @@ async def test_colon_belongs_to_the_symbol_when_no_provider_is_called_so(start: 
 
 async def test_own_spelling_of_the_provider_is_kept_for_it(start: Start) -> None:
     directory = await start(Lists("one", "BrkB"))
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "BRKB", "1m")) == ("one", "BrkB@1m", "BRKB")
 
 
 async def test_refusals_name_what_would_be_accepted(start: Start) -> None:
     directory = await start(Lists("one", "AAA"))
-    await directory.settled()
+    await directory.lists_settled()
     fault = refusal(directory, None, "AAA", "1s")
     assert (fault.code, fault.symbol, fault.interval) == ("unsupported_interval", "AAA", "1s")
     assert "1m 1h" in fault.message
@@ -412,7 +412,7 @@ async def test_refusals_name_what_would_be_accepted(start: Start) -> None:
 async def test_provider_that_needs_a_key_says_so_even_without_its_list(start: Start) -> None:
     locked = Lists("one", "AAA", needs_key="key")
     directory = await start(locked)
-    await directory.settled()
+    await directory.lists_settled()
     assert "RELAY_ONE_KEY" in refusal(directory, None, "AAA").message
     # Only a restart brings the key.
     assert refusal(directory, None, "AAA").retry_after == 3600
@@ -429,7 +429,7 @@ def test_a_provider_is_found_by_name_only_among_those_given() -> None:
 
 async def until_settled(directory: Directory, pin: str | None, symbol: str) -> tuple[str, str, str]:
     """Resolve a name as the routes do."""
-    await directory.settled(pin, symbol)
+    await directory.settled(pin, symbol, ["me"])
     return found(directory.resolve(pin, symbol, "1m"))
 
 
@@ -445,7 +445,7 @@ def away(name: str, *symbols: str, asset_class: str = "demo", **description: Any
 async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(start: Start) -> None:
     first, second = away("one", "BBB"), Lists("two", "BBB")
     directory = await start(first, second)
-    await directory.settled(None, "BBB")
+    await directory.settled(None, "BBB", ["me"])
     fault = refusal(directory, None, "BBB")
     assert (fault.code, fault.retry_after) == ("provider_unavailable", 2.0)
     assert fault.message == (
@@ -454,7 +454,7 @@ async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(sta
     )
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     first.error = None
-    await directory.settled(None, "BBB")
+    await directory.settled(None, "BBB", ["me"])
     await eventually(lambda: len([*directory.everything()]) == 2)
     assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
@@ -463,10 +463,10 @@ async def test_a_symbol_does_not_change_its_venue_with_what_could_be_reached(sta
 async def test_what_a_stream_is_called_does_not_change_when_the_missing_list_comes(start: Start) -> None:
     first = away("one", "AAA")
     directory = await start(first, Lists("two", "BBB"))
-    await directory.settled("two", "BBB")
+    await directory.settled("two", "BBB", ["me"])
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     first.error = None
-    await directory.settled(None, "AAA")
+    await directory.settled(None, "AAA", ["me"])
     await eventually(lambda: len([*directory.everything()]) == 2)
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
@@ -476,7 +476,7 @@ async def test_the_list_of_an_earlier_run_decides_while_the_provider_is_away(sta
     # As a version wrote it that knew no status.
     await store.documents.put("instruments:one", b'[["BBB","demo","B","Q",null]]')
     directory = await start(away("one"), Lists("two", "BBB", "CCC"))
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "BBB", "1m")) == ("one", "BBB@1m", "BBB")
     assert found(directory.resolve(None, "CCC", "1m")) == ("two", "CCC@1m", "CCC")
     assert directory.standing("one", "BBB") == "trading"
@@ -484,7 +484,7 @@ async def test_the_list_of_an_earlier_run_decides_while_the_provider_is_away(sta
 
 async def test_a_missing_list_is_no_doubt_about_what_its_provider_cannot_have(start: Start) -> None:
     directory = await start(away("one", symbol_form="[A-Z]+"), Lists("two", "EUR/USD", "BBB", asset_class="forex"))
-    await directory.settled(None, "EUR/USD")
+    await directory.settled(None, "EUR/USD", ["me"])
     assert found(directory.resolve(None, "EUR/USD", "1m")) == ("two", "EUR/USD@1m", "EUR/USD")
     # Of another asset class it may have something that is called so.
     assert refusal(directory, None, "BBB").code == "provider_unavailable"
@@ -496,7 +496,7 @@ async def test_a_list_has_nothing_that_its_provider_says_it_cannot_have(
     await store.documents.put("instruments:one", b'[["EUR/USD","demo","B","Q",null],["AAA","demo","B","Q",null]]')
     directory = await start(Lists("one", "aaa", "EUR/USD", symbol_form="[A-Z]+"), Lists("two", "EUR/USD"))
     assert directory.standing("one", "EUR/USD") == "unknown"
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "EUR/USD", "1m"))[0] == "two"
     assert found(directory.resolve(None, "AAA", "1m"))[0] == "one"
     assert "EUR/USD does not fit symbol_form, '[A-Z]+'" in caplog.text
@@ -509,9 +509,9 @@ async def test_a_name_is_not_given_to_a_later_provider_while_an_earlier_list_is_
     spot = Lists("spot", "BTCUSDT", asset_class="crypto")
     spot.may_answer.clear()
     directory = await start(spot, Lists("other", "BTCUSDT", asset_class=asset_class))
-    await directory.settled("other")
+    await directory.lists_settled("other")
     assert not directory.is_settled(None, "BTCUSDT")
-    asked = asyncio.create_task(directory.settled(None, "BTCUSDT"))
+    asked = asyncio.create_task(directory.settled(None, "BTCUSDT", ["me"]))
     await asyncio.sleep(0.1)
     assert not asked.done()
     spot.may_answer.set()
@@ -526,11 +526,11 @@ async def test_a_list_of_an_earlier_run_is_confirmed_before_a_name_is_given_to_a
     first = Lists("one", "AAA", "NEW")
     first.may_answer.clear()
     directory = await start(first, Lists("two", "NEW"))
-    await directory.settled("two")
+    await directory.lists_settled("two")
     assert directory.is_settled(None, "AAA")
     assert not directory.is_settled(None, "NEW")
     assert not directory.is_settled("two", "NEW")
-    asked = asyncio.create_task(directory.settled("two", "NEW"))
+    asked = asyncio.create_task(directory.settled("two", "NEW", ["me"]))
     await asyncio.sleep(0.1)
     assert not asked.done()
     first.may_answer.set()
@@ -548,7 +548,7 @@ async def test_a_list_of_an_earlier_run_counts_when_its_provider_says_nothing_fo
     directory = await start(hanging, Lists("two", "BBB"))
     began = asyncio.get_running_loop().time()
     for _ in range(3):
-        await directory.settled(None, "BBB")
+        await directory.settled(None, "BBB", ["me"])
     assert asyncio.get_running_loop().time() - began <= WAITS.quick_s
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
 
@@ -557,7 +557,7 @@ async def test_a_list_of_an_earlier_run_counts_when_its_provider_says_nothing_fo
 async def test_an_empty_list_says_nothing_of_a_name(start: Start, asked: str | None) -> None:
     first = Lists("one")
     directory = await start(first, Lists("two", "BBB"), ttl_s=60.0)
-    await directory.settled(asked, "BBB")
+    await directory.settled(asked, "BBB", ["me"])
     assert refusal(directory, None, "BBB").code == "provider_unavailable"
     assert found(directory.resolve("two", "BBB", "1m")) == ("two", "BBB@1m", "two:BBB")
 
@@ -568,7 +568,7 @@ async def test_symbols_that_are_always_pinned_are_nobodys_alone(start: Start) ->
     # Nobody waits for its list, and it is asked for nothing because of a name alone.
     assert await until_settled(directory, None, "BBB") == ("two", "BBB@1m", "BBB")
     asked = pinned.asked
-    await directory.settled(None, "AAA")
+    await directory.settled(None, "AAA", ["me"])
     assert refusal(directory, None, "AAA").code == "unknown_symbol"
     assert pinned.asked == asked
     pinned.error = None
@@ -581,11 +581,11 @@ async def test_symbols_that_are_always_pinned_are_nobodys_alone(start: Start) ->
 async def test_a_list_that_hangs_later_holds_up_nobody_who_wants_all(start: Start) -> None:
     pinned = away("one", "AAA", always_pinned=True)
     directory = await start(pinned, Lists("two", "BBB"), ttl_s=60.0, retry_s=(1.0, 900.0))
-    await directory.settled()
+    await directory.lists_settled()
     pinned.may_answer.clear()
     await eventually(lambda: pinned.asked == 2)
     began = asyncio.get_running_loop().time()
-    await directory.settled()
+    await directory.lists_settled()
     assert asyncio.get_running_loop().time() == began
 
 
@@ -593,7 +593,7 @@ async def test_what_is_always_pinned_needs_no_other_list(start: Start) -> None:
     hanging = Lists("one", "AAA")
     hanging.may_answer.clear()
     directory = await start(hanging, Lists("two", "AAA", always_pinned=True))
-    await directory.settled("two")
+    await directory.lists_settled("two")
     assert directory.is_settled("two", "AAA")
     assert found(directory.resolve("two", "AAA", "1m")) == ("two", "AAA@1m", "two:AAA")
 
@@ -602,7 +602,7 @@ async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(sta
     second = Lists("two", asset_class="forex")
     second.error = RateLimited("the credits are used up", 30.0)
     directory = await start(away("one"), second, Lists("three", "CCC"))
-    await directory.settled()
+    await directory.lists_settled()
     fault = refusal(directory, None, "EUR/USD")
     assert fault.message == (
         "the symbol lists of One and Two are not loaded yet (cannot connect; the credits are used up), "
@@ -614,14 +614,14 @@ async def test_a_refusal_names_all_lists_that_are_missing_and_the_way_to_pin(sta
 
 async def test_a_refusal_without_any_list_names_no_other_one(start: Start) -> None:
     directory = await start(away("one"), away("two"))
-    await directory.settled()
+    await directory.lists_settled()
     said = "the symbol lists of One and Two are not loaded yet (cannot connect)"
     assert refusal(directory, None, "EUR/USD").message == said
 
 
 async def test_three_missing_lists_are_named_as_a_sentence_does(start: Start) -> None:
     directory = await start(away("one"), away("two"), away("three"))
-    await directory.settled()
+    await directory.lists_settled()
     said = "the symbol lists of One, Two and Three are not loaded yet (cannot connect)"
     assert refusal(directory, None, "EUR/USD").message == said
 
@@ -630,7 +630,7 @@ async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(st
     locked = away("one")
     locked.needs_key = "key"
     directory = await start(locked, Lists("two", "BBB"))
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "BBB", "1m")) == ("two", "BBB@1m", "BBB")
 
 
@@ -640,17 +640,17 @@ async def test_a_provider_without_its_key_does_not_stand_in_the_way_of_others(st
 async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it(start: Start) -> None:
     lists = Lists("one", "AAA")
     directory = await start(lists, ttl_s=360.0)
-    await directory.settled()
+    await directory.lists_settled()
     # What was asked for a moment ago is not asked for again.
-    await directory.settled(None, "BBB")
+    await directory.settled(None, "BBB", ["me"])
     assert lists.asked == 1
     assert refusal(directory, None, "BBB").code == "unknown_symbol"
     lists.symbols = ("AAA", "BBB")
     lists.may_answer.clear()
     while lists.asked == 1:
-        first = asyncio.create_task(directory.settled(None, "BBB"))
+        first = asyncio.create_task(directory.settled(None, "BBB", ["me"]))
         await asyncio.sleep(0.02)
-    waiting = [first, *(asyncio.create_task(directory.settled(pin, "BBB")) for pin in (None, "one"))]
+    waiting = [first, *(asyncio.create_task(directory.settled(pin, "BBB", ["me"])) for pin in (None, "one"))]
     await asyncio.wait(waiting, timeout=0.02)
     assert not any(one.done() for one in waiting)
     lists.may_answer.set()
@@ -662,10 +662,10 @@ async def test_an_unknown_symbol_has_the_list_asked_for_once_for_all_who_want_it
 async def test_symbols_that_nobody_lists_are_asked_about_ever_more_rarely(start: Start) -> None:
     lists = Lists("one", "AAA")
     directory = await start(lists, ttl_s=36.0)
-    await directory.settled()
+    await directory.lists_settled()
     began = asyncio.get_running_loop().time()
     while asyncio.get_running_loop().time() < began + 2.0:
-        await directory.settled(None, "NOPE")
+        await directory.settled(None, "NOPE", ["me"])
         await asyncio.sleep(0.005)
     # After 0.05 s, 0.1 s, 0.2 s and so on.
     assert 3 <= lists.asked <= 7
@@ -677,7 +677,7 @@ async def test_a_maintenance_list_neither_ends_symbols_nor_replaces_what_is_reme
     symbols = [f"T{number:02d}" for number in range(20)]
     lists = Lists("one", *symbols)
     directory = await start(lists)
-    await directory.settled()
+    await directory.lists_settled()
     lists.symbols = ("123456",)
     await eventually(lambda: lists.asked > 8)
     assert found(directory.resolve(None, "T07", "1m"))[0] == "one"
@@ -691,7 +691,7 @@ async def test_what_is_paused_is_listed_as_such(start: Start) -> None:
     lists = Lists("one", "AAA", "BBB")
     lists.paused = {"BBB"}
     directory = await start(lists)
-    await directory.settled()
+    await directory.lists_settled()
     assert found(directory.resolve(None, "BBB", "1m"))[0] == "one"
     assert [one.instrument.status for one in [*directory.everything()]] == ["trading", "paused"]
     assert directory.standing("one", "BBB") == "paused"
@@ -703,7 +703,7 @@ async def test_what_is_paused_is_listed_as_such(start: Start) -> None:
 async def test_a_first_list_that_is_too_short_leaves_open_what_it_lacks(start: Start) -> None:
     lists = Lists("one")
     directory = await start(lists, Lists("two", "BBB"))
-    await directory.settled()
+    await directory.lists_settled()
     fault = refusal(directory, None, "BBB")
     assert fault.code == "provider_unavailable"
     assert "(it has 0 entries, fewer than 1); to use Two, write two:BBB" in fault.message

@@ -120,13 +120,15 @@ MakeLookups = Callable[..., Lookups]
 async def test_symbol_is_asked_for_once_however_many_want_it(lookups_of: MakeLookups) -> None:
     shop = Shop("AAPL")
     lookups = lookups_of(shop)
-    await asyncio.gather(*(lookups.ask("AAPL") for _ in range(50)), *(lookups.ask("NOPE") for _ in range(50)))
+    await asyncio.gather(
+        *(lookups.ask("AAPL", ["me"]) for _ in range(50)), *(lookups.ask("NOPE", ["me"]) for _ in range(50))
+    )
     assert sorted(shop.asked) == ["AAPL", "NOPE"]
     assert lookups.get("AAPL") == share("AAPL")
     assert lookups.get("NOPE") is None
     for symbol in ("AAPL", "NOPE"):
         assert lookups.is_settled(symbol)
-        await lookups.ask(symbol)
+        await lookups.ask(symbol, ["me"])
     assert len(shop.asked) == 2
 
 
@@ -134,19 +136,19 @@ async def test_no_is_valid_for_a_while_and_yes_is_used_while_it_is_asked_again(l
     shop = Shop("AAPL")
     lookups = lookups_of(shop)
     for symbol in ("AAPL", "NOPE", "RAISES"):
-        await lookups.ask(symbol)
+        await lookups.ask(symbol, ["me"])
     missing = lookups.missing("NOPE"), lookups.missing("RAISES")
     assert [(one.is_known, one.text) for one in missing if one] == [(True, "Shop does not have it")] * 2
     await asyncio.sleep(LOOKUP_LIMITS.unknown_s)
     assert not lookups.is_settled("NOPE")
     shop.shelf["NOPE"] = share("NOPE")
-    await lookups.ask("NOPE")
+    await lookups.ask("NOPE", ["me"])
     assert lookups.get("NOPE") is not None
     await asyncio.sleep(INFO.instruments_ttl_s)
     shop.shelf["AAPL"] = share("AAPL", status="paused")
     shop.asked.clear()
     began = asyncio.get_running_loop().time()
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     assert asyncio.get_running_loop().time() == began
     assert lookups.standing("AAPL") == "trading"
     await eventually(lambda: lookups.standing("AAPL") == "paused")
@@ -156,16 +158,16 @@ async def test_no_is_valid_for_a_while_and_yes_is_used_while_it_is_asked_again(l
 async def test_one_answer_without_a_known_symbol_proves_nothing(lookups_of: MakeLookups) -> None:
     shop = Shop("AAPL")
     lookups = lookups_of(shop)
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     del shop.shelf["AAPL"]
     await asyncio.sleep(INFO.instruments_ttl_s)
     for times in range(2, 4):
-        await lookups.ask("AAPL")
+        await lookups.ask("AAPL", ["me"])
         await eventually(lambda times=times: len(shop.asked) == times)  # type: ignore[misc]
         await asyncio.sleep(1)
         assert lookups.standing("AAPL") == "trading"
         await asyncio.sleep(LOOKUP_LIMITS.unknown_s)
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     await eventually(lambda: lookups.standing("AAPL") == "gone")
 
 
@@ -173,19 +175,19 @@ async def test_failure_is_told_for_a_moment_and_a_wait_that_is_asked_for_is_kept
     shop = Shop("AAPL")
     lookups = lookups_of(shop)
     shop.error = ProviderUnavailable("away", detail="10.0.0.7 is down")
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     missing = lookups.missing("AAPL")
     assert missing is not None
     assert (missing.is_known, missing.text, lookups.problem) == (False, "away", "away")
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     assert shop.asked == ["AAPL"]
     await asyncio.sleep(LOOKUP_LIMITS.failed_s)
     shop.error = RateLimited("slow down", 90.0)
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     assert lookups.asks_in_s("AAPL") == pytest.approx(90.0)
     await asyncio.sleep(90)
     shop.error = None
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     assert (lookups.get("AAPL"), lookups.problem) == (share("AAPL"), None)
 
 
@@ -195,17 +197,17 @@ async def test_a_provider_that_asks_to_wait_is_asked_for_no_other_symbol_meanwhi
     shop = Shop("AAPL", "TSLA")
     lookups = lookups_of(shop)
     shop.error = RateLimited("slow down", 90.0, detail="banned by 10.0.0.7")
-    await lookups.ask("NOPE")
+    await lookups.ask("NOPE", ["me"])
     shop.error = None
     await asyncio.sleep(30)
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     assert shop.asked == ["NOPE"]
     missing = lookups.missing("AAPL")
     assert missing is not None
     assert missing.text == "slow down"
     assert lookups.asks_in_s("AAPL") == pytest.approx(60.0, abs=1.0)
     await asyncio.sleep(61)
-    await lookups.ask("TSLA")
+    await lookups.ask("TSLA", ["me"])
     assert lookups.get("TSLA") == share("TSLA")
     assert caplog.text.count("slow down (banned by 10.0.0.7)") == 1
 
@@ -217,7 +219,7 @@ async def test_who_waits_for_a_provider_that_hangs_is_told_so_and_the_answer_sti
     shop.takes_s = 30
     lookups = lookups_of(shop)
     began = asyncio.get_running_loop().time()
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     assert asyncio.get_running_loop().time() - began == pytest.approx(LOOKUP_LIMITS.wait_s)
     missing = lookups.missing("AAPL")
     assert missing is not None
@@ -231,14 +233,14 @@ async def test_a_symbol_that_nobody_waits_for_any_more_is_not_asked_for(lookups_
     shop = Shop(*(f"S{number}" for number in range(10)))
     shop.takes_s = 30
     lookups = lookups_of(shop)
-    await asyncio.gather(*(lookups.ask(f"S{number}") for number in range(9)))
-    left = asyncio.create_task(lookups.ask("S9"))
+    await asyncio.gather(*(lookups.ask(f"S{number}", ["me"]) for number in range(9)))
+    left = asyncio.create_task(lookups.ask("S9", ["me"]))
     await asyncio.sleep(1.0)
     left.cancel()
     await asyncio.sleep(100.0)
     assert shop.asked == ["S0", "S1", "S2"]
     shop.takes_s = 0.5
-    await lookups.ask("S8")
+    await lookups.ask("S8", ["me"])
     assert lookups.get("S8") is not None
 
 
@@ -246,7 +248,7 @@ async def test_a_symbol_that_somebody_still_waits_for_is_asked_for(lookups_of: M
     shop = Shop("S0", "S1", "S2", "S3")
     shop.takes_s = 5
     lookups = lookups_of(shop)
-    gone, *others = (asyncio.create_task(lookups.ask(name)) for name in ("S3", "S0", "S1", "S2", "S3"))
+    gone, *others = (asyncio.create_task(lookups.ask(name, ["me"])) for name in ("S3", "S0", "S1", "S2", "S3"))
     await asyncio.sleep(1.0)
     gone.cancel()
     await asyncio.gather(*others)
@@ -260,9 +262,9 @@ async def test_what_is_kept_and_asked_is_bounded(lookups_of: MakeLookups) -> Non
     loop = asyncio.get_running_loop()
     began = loop.time()
     for number in range(12):
-        lookups.begin(f"S{number}")
+        lookups.begin(f"S{number}", "me")
     for number in range(30):
-        lookups.begin(f"N{number}")
+        lookups.begin(f"N{number}", "me")
     for number in range(8):
         lookups.begin(f"L{number}", "another client")
     # A client has no more than are free for others.
@@ -310,7 +312,7 @@ async def test_answer_that_does_not_fit_is_a_failure_whose_cause_only_the_log_ha
     shop = Shop()
     shop.shelf["AAPL"] = answer
     lookups = lookups_of(shop)
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     missing = lookups.missing("AAPL")
     assert missing is not None
     assert missing.text == "Shop described AAPL wrongly"
@@ -319,7 +321,7 @@ async def test_answer_that_does_not_fit_is_a_failure_whose_cause_only_the_log_ha
 
 async def test_what_is_known_outlives_the_process_and_is_asked_for_again(lookups_of: MakeLookups, store: Store) -> None:
     first = lookups_of(Shop("brk.B"))
-    await first.ask("BRK.B")
+    await first.ask("BRK.B", ["me"])
     await first.close()
     document = await store.documents.get("lookups:shop")
     assert document is not None
@@ -327,16 +329,16 @@ async def test_what_is_known_outlives_the_process_and_is_asked_for_again(lookups
     shop = Shop("brk.B")
     second = lookups_of(shop)
     await second.recall()
-    await second.ask("BRK.B")
+    await second.ask("BRK.B", ["me"])
     assert second.get("BRK.B") == share("brk.B")
     await eventually(lambda: shop.asked == ["BRK.B"])
 
 
 async def test_what_is_known_is_replaced_and_not_changed_since_threads_read_it(lookups_of: MakeLookups) -> None:
     lookups = lookups_of(Shop("AAPL", "MSFT"))
-    await lookups.ask("AAPL")
+    await lookups.ask("AAPL", ["me"])
     before = lookups.instruments
-    await lookups.ask("MSFT")
+    await lookups.ask("MSFT", ["me"])
     assert ([*before], [*lookups.instruments]) == (["AAPL"], ["AAPL", "MSFT"])
 
 
@@ -346,7 +348,7 @@ async def test_what_is_known_is_replaced_and_not_changed_since_threads_read_it(l
 async def subscribe(directory: Directory, pin: str | None, symbol: str) -> tuple[str, str, str] | RequestError:
     """Resolve a name as the routes do."""
     if not directory.is_settled(pin, symbol):
-        await directory.settled(pin, symbol)
+        await directory.settled(pin, symbol, ["me"])
     try:
         return found(directory.resolve(pin, symbol, "1m"))
     except RequestError as error:
@@ -377,7 +379,7 @@ async def test_who_has_it_cannot_be_said_while_a_provider_cannot_be_asked(start:
     first, second = Shop(name="first"), Shop("AAPL", name="second")
     first.error = ProviderUnavailable("away")
     directory = await start(first, second)
-    await directory.settled(None, "NOPE")
+    await directory.settled(None, "NOPE", ["me"])
     error = refusal(directory, None, "NOPE")
     assert (error.code, error.message) == (
         "provider_unavailable",
@@ -423,18 +425,18 @@ async def test_several_symbols_are_asked_for_beside_each_other(start: Start) -> 
     shop = Shop("A", "B", "C")
     directory = await start(shop)
     began = asyncio.get_running_loop().time()
-    await asyncio.gather(*[directory.settling(None, symbol) for symbol in "ABC"])
+    await asyncio.gather(*[directory.settling(None, symbol, "me") for symbol in "ABC"])
     assert asyncio.get_running_loop().time() - began == pytest.approx(shop.takes_s, abs=0.1)
     assert await subscribe(directory, None, "C") == ("shop", "C@1m", "C")
 
 
 async def test_all_who_wait_for_a_symbol_share_what_is_done_for_it(start: Start) -> None:
     directory = await start(Shop("A", "B"))
-    first = directory.settling(None, "A")
-    assert directory.settling(None, "A") is first
-    assert directory.settling("shop", "A") is not first
+    first = directory.settling(None, "A", "me")
+    assert directory.settling(None, "A", "me") is first
+    assert directory.settling("shop", "A", "me") is not first
     await first
-    assert directory.settling(None, "A") is not first
+    assert directory.settling(None, "A", "me") is not first
 
 
 async def test_so_many_symbols_of_a_provider_at_most_are_waited_for_at_a_time(start: Start) -> None:
@@ -444,7 +446,7 @@ async def test_so_many_symbols_of_a_provider_at_most_are_waited_for_at_a_time(st
         with pytest.raises(RequestError, match="2 other symbols"):
             directory.settling(pin, "C", "three")
     await asyncio.gather(*asked)
-    await directory.settling(None, "C")
+    await directory.settling(None, "C", "me")
 
 
 async def test_one_client_leaves_places_for_others_to_wait_for_a_symbol(start: Start) -> None:
@@ -474,7 +476,7 @@ async def test_list_of_the_same_provider_comes_first(start: Start) -> None:
 
     shop = Both("RARE")
     directory = await start(shop)
-    await directory.settled()
+    await directory.lists_settled()
     assert await subscribe(directory, None, "MAIN") == ("shop", "MAIN@1m", "MAIN")
     assert shop.asked == []
     assert await subscribe(directory, None, "RARE") == ("shop", "RARE@1m", "RARE")

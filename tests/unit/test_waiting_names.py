@@ -32,11 +32,11 @@ class Client:
     def ask(self, number: int, name: str, action: str = "subscribe") -> bool:
         """Let a name wait; say whether there was room."""
         pair = (name, "1m")
-        return self.names.add(WaitingName(self._directory, Request(action, number), pair, parse_target(pair)))
+        return self.names.add(WaitingName(self._directory, Request(action, number), pair, parse_target(pair), "me"))
 
     def is_behind(self, name: str) -> bool:
         pair = (name, "1m")
-        return self.names.is_behind(WaitingName(self._directory, Request("subscribe"), pair, parse_target(pair)))
+        return self.names.is_behind(WaitingName(self._directory, Request("subscribe"), pair, parse_target(pair), "me"))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))

@@ -50,7 +50,7 @@ class InstrumentLists:
         # Others wait for it too, and the next to ask wants it.
         return await asyncio.shield(making)
 
-    async def search(self, typed: str | None, wanted: Selection, client: str = "") -> list[Listed]:
+    async def search(self, typed: str | None, wanted: Selection, client: str) -> list[Listed]:
         """Return the instruments that fit what somebody typed, the best first; without a text the first by symbol."""
         wanted = await self.understood(typed, wanted, client)
         making = self._rows_now()

@@ -54,7 +54,7 @@ class RestRoutes:
         return await self._list(request, "instruments", wanted._replace(limit=limit))
 
     async def _list(self, request: web.Request, kind: Kind, wanted: Selection) -> web.StreamResponse:
-        await self._directory.settled()
+        await self._directory.lists_settled()
         self._directory.check_asset_class(wanted.asset_class)
         self._directory.check_provider(wanted.provider)
         body = await self._lists.body(kind, wanted)

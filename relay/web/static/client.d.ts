@@ -246,7 +246,14 @@ export class RelayClient implements AsyncIterable<Message> {
   history(
     symbol: string,
     interval: string,
-    range?: { startTime?: number; endTime?: number; limit?: number; extended?: boolean },
+    range?: {
+      startTime?: number;
+      endTime?: number;
+      limit?: number;
+      extended?: boolean;
+      /** After about so many whole seconds (0 to 60) the relay answers with what it knows; 0 asks no provider. */
+      waitS?: number;
+    },
   ): Promise<{
     symbol: string;
     interval: string;

@@ -44,7 +44,7 @@ class WaitingName:
         request: Request,
         name: tuple[str, str],
         target: tuple[str | None, str, str],
-        client: str = "",
+        client: str,
     ) -> None:
         self.request = request
         self.name = name

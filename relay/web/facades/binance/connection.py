@@ -191,7 +191,7 @@ class BinanceConnection(Connection):
             raise RequestError(Code.PROVIDER_UNAVAILABLE, no_provider(self._market))
         if not parsed.symbol:
             return None
-        await directory.settled(provider, parsed.symbol)
+        await directory.settled(provider, parsed.symbol, [self.caller.client])
         source = self._context.supervisors[provider].provider
         info = source.info
         instrument = directory.instrument(provider, parsed.symbol)

@@ -85,15 +85,17 @@ class ExchangeInfoRoute:
     async def answer(self, request: web.Request, headers: HeadersNow) -> web.StreamResponse:
         """The instruments with their filters and all other fields. `headers` go with the answer."""
         asked = read_info_query(request.query, self._market)
-        provider, directory = self._provider, self._parts.directory
+        provider, directory, client = self._provider, self._parts.directory, self._parts.access.caller(request).client
         if provider is None:
             if asked.symbols is not None:
                 raise bad_symbol(no_provider(self._market))
             entries = b""
         else:
-            for symbol in asked.symbols or (None,):
-                await directory.settled(provider.name, symbol)
-                if symbol is not None and directory.instrument(provider.name, symbol) is None:
+            if not asked.symbols:
+                await directory.lists_settled(provider.name)
+            for symbol in asked.symbols or ():
+                await directory.settled(provider.name, symbol, [client])
+                if directory.instrument(provider.name, symbol) is None:
                     raise bad_symbol()
             if asked.is_native:
                 return await self._native(request, provider, asked, headers)

@@ -92,7 +92,7 @@ class KlineRoute:
             made.on_use()
         else:
             asked = read_klines_query(request, self._market)
-            target = await self._target(asked)
+            target = await self._target(asked, caller.client)
             # What forms is not recorded.
             if not target.provider.info.is_recorded and _reaches_now(asked, target):
                 self._polled.note(target, caller)
@@ -104,12 +104,12 @@ class KlineRoute:
         parts.access.spend_rows(caller, made.rows)
         return await made.body.answer(request, self._heads, headers())
 
-    async def _target(self, asked: KlinesQuery) -> Target:
+    async def _target(self, asked: KlinesQuery, client: str) -> Target:
         """Return the stream that is asked for. Raises `RequestError`."""
         provider, directory = self._provider, self._parts.directory
         if provider is None:
             raise bad_symbol(no_provider(self._market))
-        await directory.settled(provider.name, asked.symbol)
+        await directory.settled(provider.name, asked.symbol, [client])
         instrument = directory.instrument(provider.name, asked.symbol)
         if instrument is None:
             raise bad_symbol("this recording does not have it" if provider.info.is_recorded else "")

@@ -188,14 +188,14 @@ class PassedRoute:
 
     async def answer(self, request: web.Request, name: str, headers: HeadersNow) -> web.StreamResponse:
         """Return the exchange's own answer. `headers` go with it."""
-        await self._check(request.query, name)
+        client = self._parts.access.caller(request).client
+        await self._check(request.query, name, client)
         query = dict(request.query)
         if "symbol" in query:
             query["symbol"] = self._market.spelt(query["symbol"])
         provider = self._parts.providers.get(self._market.provider)
         if provider is None:
             raise bad_symbol(no_provider(self._market))
-        client = self._parts.access.caller(request).client
         answer, body = await self._passed.ask(provider, f"{self._market.root}/{name}", query, client)
         if answer.status != 200:
             return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": JSON, **headers()})
@@ -203,7 +203,7 @@ class PassedRoute:
             body = Body([await in_thread_if_many(len(answer.body) // _BYTES_EACH, in_microseconds, answer.body)], JSON)
         return await body.answer(request, self._heads, headers())
 
-    async def _check(self, query: Mapping[str, str], name: str) -> None:
+    async def _check(self, query: Mapping[str, str], name: str, client: str) -> None:
         """Refuse what the exchange would refuse, at no cost. Raises `BinanceRefusal`."""
         call = PASSED_CALLS[self._market.provider][name]
         reading.check_names(query, call.names, call.needed)
@@ -225,6 +225,6 @@ class PassedRoute:
                 raise invalid(text)
         directory, provider = self._parts.directory, self._market.provider
         for symbol in symbols if provider in self._parts.providers else ():
-            await directory.settled(provider, symbol)
+            await directory.settled(provider, symbol, [client])
             if directory.instrument(provider, symbol) is None:
                 raise bad_symbol()

@@ -11,12 +11,12 @@ CHOICES = 20
 _TRADING = "trading"
 
 
-async def likely_names(parts: FacadeParts) -> list[str]:
+async def likely_names(parts: FacadeParts, client: str) -> list[str]:
     """Return names of each provider in turn: what its venue always has, then the first of its list that are traded."""
     directory, by_provider = parts.directory, []
     for name in directory.listing:
         provider = parts.providers[name]
-        listed = await parts.lists.search(None, Selection(None, name, limit=HITS))
+        listed = await parts.lists.search(None, Selection(None, name, limit=HITS), client)
         always = [symbol.upper() for symbol in provider.info.always_listed]
         symbols = dict.fromkeys([*always, *(one.instrument.symbol.upper() for one in listed)])
         traded = [symbol for symbol in symbols if directory.standing(name, symbol) == _TRADING]

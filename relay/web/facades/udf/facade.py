@@ -132,7 +132,7 @@ class UdfFacade(Facade):
         limit = _limit_of(query.get("limit", ""))
         provider = query.get("exchange", "").lower() or None
         wanted_type = query.get("type", "")
-        await directory.settled()
+        await directory.lists_settled()
         directory.check_provider(provider)
         classes = [name for name in directory.asset_classes if wanted_type in ("", name, type_of(name))]
         if not classes:
@@ -167,8 +167,8 @@ class UdfFacade(Facade):
     # -- OpenBB Workspace --------------------------------------------------------------------------
 
     async def _widgets(self, request: web.Request) -> web.Response:
-        await self._parts.directory.settled()
-        return _json(widgets(await likely_names(self._parts)))
+        await self._parts.directory.lists_settled()
+        return _json(widgets(await likely_names(self._parts, self._parts.access.caller(request).client)))
 
     async def _rows(self, request: web.Request) -> web.Response:
         names = names_in(request.query.get("symbol", ""), "symbol")

@@ -110,5 +110,11 @@ export const SUBSCRIBE_OPTIONS = {
   extended: flag,
 };
 export const INSTRUMENT_OPTIONS = { provider: nameGiven, search: nameGiven, limit: whole(1, 5000) };
-export const HISTORY_OPTIONS = { startTime: moment, endTime: moment, limit: whole(1, 5000), extended: flag };
+export const HISTORY_OPTIONS = {
+  startTime: moment,
+  endTime: moment,
+  limit: whole(1, 5000),
+  extended: flag,
+  waitS: whole(0, 60),
+};
 export const NEXT_OPTIONS = { signal: abortSignal };
