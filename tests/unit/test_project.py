@@ -165,6 +165,15 @@ def test_the_table_of_commands_has_each_part_once() -> None:
     assert [one for one in commands if one.count("pytest") and commands.count(one) > 1] == []
 
 
+def test_the_glossary_explains_each_word_once() -> None:
+    text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    glossary = text[text.index("## Words") : text.index("## Layers")]
+    rows = re.findall(r"^\| ([^|]+?) \| ", glossary, flags=re.MULTILINE)
+    words = [word for row in rows[2:] for word in row.split(", ")]
+    assert len(words) > 50
+    assert sorted({word for word in words if words.count(word) > 1}) == []
+
+
 CONSTANT = r"_?[A-Z][A-Z0-9_]{2,}"
 # By `monkeypatch`, by hand, or in Python that another process is given.
 PATCH = re.compile(
