@@ -102,7 +102,7 @@ def test_decision_is_short_dated_and_names_its_code(path: Path) -> None:
 
 
 def unused(paths: Iterable[Path], users: Iterable[Path] = ()) -> list[str]:
-    """Return the functions, classes and attributes that modules make, and that neither they nor `users` use."""
+    """Return the functions, classes, attributes and constants that modules make, and neither they nor `users` use."""
     own = [node for path in paths for node in nodes(path)]
     made: set[str] = set()
     for node in own:
@@ -110,9 +110,11 @@ def unused(paths: Iterable[Path], users: Iterable[Path] = ()) -> list[str]:
             made.add(node.name)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             made.add(node.attr)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id.isupper():
+            made.add(node.id)
     every = [*own, *(node for path in users for node in nodes(path))]
     used = {node.attr for node in every if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
-    used |= {node.id for node in every if isinstance(node, ast.Name)}
+    used |= {node.id for node in every if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     return sorted(name for name in made - used if not name.startswith("__"))
 
 
@@ -123,8 +125,8 @@ def test_the_sandbox_ships_nothing_that_only_tests_use() -> None:
 
 def test_what_is_not_used_is_noticed(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
-    module.write_text("class A:\n    def f(self): self.calls = self.g()\n    def g(self): return A\n")
-    assert unused([module]) == ["calls", "f"]
+    module.write_text("B = C = 1\nclass A:\n    def f(self): self.calls = self.g(C)\n    def g(self): return A\n")
+    assert unused([module]) == ["B", "calls", "f"]
 
 
 def test_ci_runs_every_python_that_the_package_names() -> None:
