@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.plugins.scaffold import FILES, TEMPLATE
+from relay.plugins.scaffold import TEMPLATE
 from tests.support.sources import nodes
 
 ROOT = Path(__file__).parents[2]
@@ -165,7 +165,7 @@ def test_an_import_from_a_higher_layer_is_noticed(name: str, text: str, fault: s
 
 
 def test_template_of_a_provider_imports_only_the_root_of_relay_and_what_is_for_its_tests() -> None:
-    for path in (TEMPLATE / name for name in FILES if name.endswith(".py")):
+    for path in TEMPLATE.glob("*.py"):
         for imported, line in imports(path):
             assert not is_within(imported, "relay") or imported in ("relay", "relay.testing"), f"{path}:{line}"
 

@@ -123,6 +123,26 @@ def test_the_sandbox_ships_nothing_that_only_tests_use() -> None:
     assert unused((ROOT / "providers" / "sandbox").glob("*.py"), users) == []
 
 
+USED_BY_OTHERS = {
+    # Authors of providers and of clients.
+    *("outside", "receive_json", "to_pandas"),
+    # What finds providers by their names, and click.
+    *("BinanceProvider", "BinanceUsdmProvider", "CcxtProvider", "RelayProvider", "TwelveDataProvider"),
+    *("format_commands", "list_commands", "new_plugin"),
+    # Libraries read or call these of what they are given.
+    *("_factory", "_pause_transport_reading", "_resume_transport_reading", "feed_eof", "proxy_headers"),
+    *("check_hostname", "minimum_version", "verify_mode", "converter", "extensions"),
+    *("gid", "gname", "mtime", "pax_headers", "uid", "uname"),
+    *("own_session", "throttle", "timeout_on_exit"),
+}
+
+
+def test_nothing_is_shipped_that_only_tests_use() -> None:
+    shipped = [path for part in ("relay", "providers") for path in sorted((ROOT / part).rglob("*.py"))]
+    templates = [path for path in shipped if path.parent.name == "new-provider"]
+    assert set(unused((path for path in shipped if path not in templates), templates)) == USED_BY_OTHERS
+
+
 def test_what_is_not_used_is_noticed(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text("B = C = 1\nclass A:\n    def f(self): self.calls = self.g(C)\n    def g(self): return A\n")
@@ -177,14 +197,15 @@ def test_the_glossary_explains_each_word_once() -> None:
 
 
 CONSTANT = r"_?[A-Z][A-Z0-9_]{2,}"
+LIMIT = r"\w+_(?:s|ms|bytes)|_?(?:most|least|max|min)_\w+"
 # By `monkeypatch`, by hand, or in Python that another process is given.
 PATCH = re.compile(
-    rf"""setattr\([^()\n]*["'.]{CONSTANT}["']|(?<![\w."'])[a-z]\w*(?:\.\w+)*\.{CONSTANT}(?:, [\w.]+)? = """
+    rf"""setattr\([^()\n]*["'.](?:{CONSTANT}|{LIMIT})["']|(?<![\w."'])[a-z]\w*(?:\.\w+)*\.{CONSTANT}(?:, [\w.]+)? = """
 )
 
 
 def patched(text: str) -> list[str]:
-    """Return what replaces a constant of a module."""
+    """Return what replaces a constant of a module, or a wait or limit of an object."""
     return [match.group() for match in PATCH.finditer(text)]
 
 
@@ -206,6 +227,8 @@ def test_waits_and_limits_are_passed_and_not_patched() -> None:
         ("before, slow_consumers.TICK_S = slow_consumers.TICK_S, 0.1", 1),
         ("    relay.app.FIRST_REQUEST_S = 1.0", 1),
         ('"import relay.app; relay.app.FIRST_REQUEST_S = 1.0"', 1),
+        ('monkeypatch.setattr(http, "_most_unread_bytes", 100)', 1),
+        ('monkeypatch.setattr(bus, "patience_s", 0.1)', 1),
         ('monkeypatch.setattr(socket, "write", note)', 0),
         ("limits = Limits(module.PATIENCE_S)", 0),
         ("assert module.PATIENCE_S == 1", 0),
