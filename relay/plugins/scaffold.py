@@ -36,7 +36,13 @@ def write_project(name: str, where: Path, builtin: Iterable[str], kind: str = "w
     except OSError as error:
         raise ConfigError(f"cannot create the folder {folder}: {error.strerror or error}") from None
     written = []
-    for file in (f"market_relay_{template}.py", f"{template}_standin.py", f"test_{template}.py", "pyproject.toml", "README.md"):
+    for file in (
+        f"market_relay_{template}.py",
+        f"{template}_standin.py",
+        f"test_{template}.py",
+        "pyproject.toml",
+        "README.md",
+    ):
         text = (TEMPLATE / file).read_text(encoding="utf-8")
         for word, value in words.items():
             file, text = file.replace(word, value), text.replace(word, value)
