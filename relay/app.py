@@ -44,7 +44,7 @@ from relay.telemetry.logs import conceal_in_logs
 from relay.telemetry.loop_monitor import LoopMonitor, names_of, owners
 from relay.web import pages
 from relay.web.access.access import ACCESS, ADDRESS_LIMITS, Access, AddressLimits, add_headers
-from relay.web.access.http_connections import HttpConnections
+from relay.web.access.http_connections import MOST_UNREAD_BYTES, HttpConnections
 from relay.web.contract import routes as contracts
 from relay.web.facades.catalogue import chosen_facades
 from relay.web.facades.facade import FACADE_TIMING, FACADES, FacadeParts, FacadeTiming
@@ -100,6 +100,7 @@ class RelayLimits(NamedTuple):
     facades: FacadeTiming = FACADE_TIMING
     first_request_s: float = 20.0
     """A connection that asks nothing within this is closed."""
+    most_unread_bytes: int = MOST_UNREAD_BYTES
 
 
 RELAY_LIMITS = RelayLimits()
@@ -136,7 +137,9 @@ def build_app(
     host = load_plugins(config, builtin, installed=installed)
     host.check_any()
     access = Access(config, limits.addresses)
-    idle_connections = IdleConnections(limits.first_request_s, HttpConnections(access))
+    idle_connections = IdleConnections(
+        limits.first_request_s, HttpConnections(access, most_unread_bytes=limits.most_unread_bytes)
+    )
     requests = RequestCounts()
     facades = chosen_facades(config.facades)
     own = [

@@ -22,7 +22,7 @@ STEPS = {
 """Seconds of a candle; of a month those of the shortest one, so that a window holds no more candles than it should."""
 
 
-class Pager:
+class CandlePages:
     """Answers one call of `relay_candles`; `page` is how many candles an answer has at most."""
 
     def __init__(self, ask: Ask, interval: str, page: int, intervals: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ import aiohttp
 from providers.ccxt.failures import judged
 from providers.ccxt.history import STEPS
 from providers.ccxt.polled import newest_of, say_polled
-from providers.ccxt.rows import Closing, read_rows_of
+from providers.ccxt.rows import FinalStates, read_rows_of
 from providers.ccxt.venue import Venue
 from relay import BadAnswer, Candle, PriceUpdate, ProviderError, StreamKey, Watchlist, each_stream, event
 
@@ -77,7 +77,7 @@ class WatchedStreams:
 
     async def follow(self, key: StreamKey) -> AsyncGenerator[PriceUpdate, None]:
         """Yield the updates of one stream until its connection is lost. Raises `ProviderError`."""
-        closing, known = Closing(key, hears_all=True), -1
+        closing, known = FinalStates(key, hears_all=True), -1
         self._venue.share_markets(self._client)
         with judged(self._venue.kinds, str(key)):
             self._client.market(key.symbol)
@@ -164,7 +164,7 @@ class WatchedStreams:
 
     async def _polled(self, key: StreamKey) -> AsyncGenerator[PriceUpdate, None]:
         """Yield updates as history has them."""
-        closing = Closing(key, hears_all=False)
+        closing = FinalStates(key, hears_all=False)
         while True:
             for update in closing.take(await newest_of(self._venue, self._session, key)):
                 yield update

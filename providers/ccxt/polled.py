@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 import aiohttp
 
-from providers.ccxt.rows import Closing
+from providers.ccxt.rows import FinalStates
 from providers.ccxt.venue import Venue
 from relay import Candle, PriceUpdate, StreamKey, UnknownSymbol, Watchlist, open_time
 
@@ -20,14 +20,14 @@ async def polled(
 
     Requests are as far apart as ccxt says; a round is never shorter than `poll_s` seconds. Raises `ProviderError`.
     """
-    known: dict[StreamKey, Closing] = {}
+    known: dict[StreamKey, FinalStates] = {}
     while True:
         version = watchlist.version
         began = time.monotonic()
         for key in watchlist.to_poll():
             if key not in watchlist:
                 continue
-            closing = known.setdefault(key, Closing(key, hears_all=False))
+            closing = known.setdefault(key, FinalStates(key, hears_all=False))
             try:
                 candles = await newest_of(venue, session, key)
             except UnknownSymbol as error:

@@ -7,7 +7,7 @@ import aiohttp
 
 from providers.ccxt.capabilities import INTERVALS, MARKET_TYPES, Capabilities, capabilities_of
 from providers.ccxt.failures import judged
-from providers.ccxt.history import Pager
+from providers.ccxt.history import CandlePages
 from providers.ccxt.library import exchange_class, fault_of_exchange
 from providers.ccxt.live import watched
 from providers.ccxt.markets import asset_classes_of, read_instrument
@@ -127,7 +127,7 @@ class CcxtProvider:
         async def ask(interval: str, since: int, count: int) -> list[Candle]:
             return await venue.rows(session, symbol, interval, since, count)
 
-        pager = Pager(ask, interval, venue.capabilities.page, venue.capabilities.intervals)
+        pager = CandlePages(ask, interval, venue.capabilities.page, venue.capabilities.intervals)
         if start is None:
             return await pager.last(end, limit)
         return await pager.first(start, end, limit)

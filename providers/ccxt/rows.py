@@ -30,7 +30,7 @@ def read_rows_of(rows: Iterable[Sequence[Any]]) -> list[Candle]:
     return [found[time] for time in sorted(found)]
 
 
-class Closing:
+class FinalStates:
     """Tells which states of one stream's candles are final: those before a newer one.
 
     With `hears_all` the state that was heard last counts, if the newer candle comes alone: on a connection that lost

@@ -80,7 +80,7 @@ class Client:
         return [market for market in found if is_wanted(market, self.market_types)]
 
 
-class Listing(Client):
+class ListingClient(Client):
     """A client that reads lists of markets in a thread; its requests are those of a client of the relay's loop.
 
     To read some thousand markets takes a second of the processor, and more on a busy machine.
@@ -108,7 +108,7 @@ class Venue:
         self._settings = settings
         self.kinds = errors()
         self._class = type("FollowedExchange", (Client, exchange_class(settings["exchange"])), {})
-        self._listing_class = type("ListedExchange", (Listing, exchange_class(settings["exchange"])), {})
+        self._listing_class = type("ListedExchange", (ListingClient, exchange_class(settings["exchange"])), {})
         self.capabilities: Capabilities = capabilities_of(exchange_class(settings["exchange"])())
         self.market_types = self.capabilities.types(settings["market_types"])
         self._turns = Turns(self.capabilities.request_s)

@@ -16,7 +16,7 @@ _COUNTED = ("quote_volume", "trades", "taker_volume", "taker_quote_volume")
 _DAY_S = 86_400
 
 
-class Bounds(Protocol):
+class RecordedBounds(Protocol):
     """The open times of the first and the last candle of a stream, in Unix seconds."""
 
     @property
@@ -29,7 +29,7 @@ class Recording(Protocol):
     """The recorded candles of all providers."""
 
     @property
-    def streams(self) -> Mapping[str, Mapping[StreamKey, Bounds]]: ...
+    def streams(self) -> Mapping[str, Mapping[StreamKey, RecordedBounds]]: ...
 
     async def read(
         self, provider: str, key: StreamKey, start: int | None, end: int, limit: int
@@ -55,7 +55,7 @@ class Event(NamedTuple):
     update: PriceUpdate
 
 
-class RecordedStream:
+class StreamRecording:
     """The candles of one stream as they are recorded."""
 
     def __init__(self, recording: Recording, provider: str, key: StreamKey) -> None:
@@ -103,9 +103,9 @@ class PlayedStream:
 
     def __init__(self, recording: Recording, provider: str, key: StreamKey, alike: Iterable[StreamKey]) -> None:
         self.key = key
-        self.recorded = RecordedStream(recording, provider, key)
+        self.recorded = StreamRecording(recording, provider, key)
         self._shorter = [
-            RecordedStream(recording, provider, one)
+            StreamRecording(recording, provider, one)
             for one in sorted(alike, key=_length, reverse=True)
             if _is_part(one, key)
         ]

@@ -16,6 +16,7 @@ from providers.sandbox.market import Market
 
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 _MOST_STREAMS = 1024
+"""web-socket-streams.md, "Websocket Limits"."""
 
 
 class SimulatedBinance(SimulatedExchange):

@@ -8,6 +8,7 @@ from providers.sandbox.parts import Part
 
 INTERVALS = ("1s", "1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
 CONTRACT_INTERVALS = INTERVALS[1:]
+"""USD-M, "Kline/Candlestick Streams"; `1s` was measured to be refused there."""
 
 _KLINE = re.compile(r"kline_([0-9]+[a-zA-Z])(?:@([+-])(\d{2}):(\d{2}))?")
 _OTHER = re.compile(

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 _SYMBOL_RANGE = r"^[\\w\\-._&&[^a-z]]{1,50}$".replace("\\\\", "\\")
 _NUMBER_RANGE = "^[0-9]{1,20}$"
-_EARLIEST_MICROSECONDS = 10**14  # as milliseconds this would be the year 5138
+_EARLIEST_MICROSECONDS = 10**14
+"""Our own choice, as nothing documents the border: in milliseconds it would be the year 5138."""
 
 
 class Refusal(Exception):

@@ -14,7 +14,9 @@ from providers.sandbox.market import Market
 from providers.sandbox.parts import Part
 
 _CLOSING_DELAY_MS = 5
+"""Recorded in 2023, for every pair."""
 _FIRST_EVENT_SHARE = 1.35
+"""Recorded in 2023: the first event of a candle came 2.7 s after its beginning, later ones about every 2 s."""
 
 
 class KlineStream:

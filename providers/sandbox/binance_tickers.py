@@ -14,6 +14,7 @@ from providers.sandbox.market import Market
 
 _SYMBOLS_RANGE = r"""^\["[\w\-._&&[^a-z]]{1,50}"(,"[\w\-._&&[^a-z]]{1,50}")*\]$"""
 _WINDOW = re.compile(r"([1-9][0-9]?)([mhd])")
+# rest-api.md, "Rolling window price change statistics".
 _UNIT_MS = {"m": 60_000, "h": HOUR_MS, "d": DAY_MS}
 _MOST_SYMBOLS = 100
 

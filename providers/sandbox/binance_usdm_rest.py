@@ -11,6 +11,7 @@ from providers.sandbox.binance_tickers import Weight
 from providers.sandbox.binance_usdm_tickers import ContractTickers
 from providers.sandbox.contracts import ContractMarket, contract_info
 
+# USD-M, "Kline/Candlestick Data"; a larger `limit` was measured to be refused.
 _DEFAULT_ROWS = 500
 _MOST_ROWS = 1500
 _ADVICE = "Please use the websocket for live updates to avoid"

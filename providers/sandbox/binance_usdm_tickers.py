@@ -9,7 +9,7 @@ from providers.sandbox.contracts import ContractMarket
 from providers.sandbox.listings import HOUR_MS, Pair
 
 _DEPTHS = (5, 10, 20, 50, 100, 500, 1000)
-_FUNDING_MS = 8 * HOUR_MS
+"""The `limit` of "Order Book" of USD-M: https://developers.binance.com/docs/derivatives."""
 
 
 def one_or_all(one: int, every: int) -> Weight:

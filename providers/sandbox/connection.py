@@ -7,6 +7,7 @@ from typing import NamedTuple
 from aiohttp import WSMsgType, web
 
 _MOST_WAITING = 50_000
+"""Our own choice: no exchange says how much it keeps for a slow reader."""
 
 
 class Outgoing(NamedTuple):

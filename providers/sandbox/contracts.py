@@ -6,11 +6,12 @@ from datetime import UTC, date, datetime, timedelta
 from providers.sandbox.listings import Contract, Pair, synthetic_pair
 from providers.sandbox.market import Market
 
+# As in recorded lists of contracts; times are in UTC, and weekdays as in Python.
 NO_DELIVERY_MS = 4_133_404_800_000
 _DELIVERY_HOUR = 8
 _FRIDAY = 4
 _LISTED_BEFORE = 2
-"""A contract is listed when the one is delivered that comes so many quarters before it."""
+"""A contract is listed when the one is delivered that comes so many quarters before it, as in recorded lists."""
 
 
 def last_friday(year: int, month: int) -> date:

@@ -20,7 +20,7 @@ _NAMES = {"1min": "1m", "5min": "5m", "15min": "15m", "30min": "30m", "45min": "
           "1day": "1d", "1week": "1w", "1month": "1M"}  # fmt: skip
 _LONG = ("1d", "1w", "1M")
 _REMEMBERED = 16_384
-"""Who polls is given nearly the same bars each time."""
+"""Our own: who polls is given nearly the same bars each time."""
 
 
 class Bar(NamedTuple):

@@ -26,6 +26,7 @@ from providers.sandbox.twelve_data_credits import PRICING, Credits, Problem
 Params = Mapping[str, str]
 
 _MOST_BARS = 5000
+"""`outputsize` in the OpenAPI file, and measured."""
 _WRONG_KEY = (
     "**apikey** parameter is incorrect or not specified. You can get your free API key instantly following this link: "
     f"{PRICING}. If you believe that everything is correct, you can contact us at "

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 
 from providers.twelve_data.answers import KeyRefused, contradiction, refusal
-from providers.twelve_data.credits import Credits, Use
+from providers.twelve_data.credits import Credits, CreditUse
 from relay import (
     AuthenticationFailed,
     Clock,
@@ -117,7 +117,7 @@ class Account:
         )
 
     async def ask(
-        self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use
+        self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: CreditUse
     ) -> Any | KeyRefused:
         """Ask within the credits, and take what the answer says about credits and time.
 
@@ -136,7 +136,7 @@ class Account:
         every_s = _USAGE_EVERY_S_SHARED if has_others else _USAGE_EVERY_S
         return self._clock.monotonic() - self._checked_at >= every_s
 
-    async def _ask_usage(self, session: aiohttp.ClientSession, use: Use) -> None:
+    async def _ask_usage(self, session: aiohttp.ClientSession, use: CreditUse) -> None:
         """Ask how much of the day is used; whoever needs the answer first waits for it."""
         async with self._checking:
             if not self._wants_usage():
@@ -158,7 +158,7 @@ class Account:
                 self.credits.correct(used or 0, per_minute, per_day)
 
     async def _call(
-        self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: Use
+        self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: CreditUse
     ) -> Any | KeyRefused:
         key, limits = self._key, self.credits
         spent = limits.take(cost, use)

@@ -31,7 +31,7 @@ MOST_PAUSE_S = 900.0
 """Our choice. The longest pause after refusals that do not say how long to wait: it doubles with each one in a row."""
 
 
-class Use(Enum):
+class CreditUse(Enum):
     """What credits are spent on: each use leaves the other one its share."""
 
     POLL = "poll"
@@ -43,7 +43,7 @@ class Spent:
 
     __slots__ = ("answered", "count", "use")
 
-    def __init__(self, count: int, use: Use | None = None, answered: float | None = None) -> None:
+    def __init__(self, count: int, use: CreditUse | None = None, answered: float | None = None) -> None:
         self.count = count
         self.use = use
         self.answered = answered
@@ -101,7 +101,7 @@ class Credits:
         self.foreign_total = 0
         self._portion = Portion()
 
-    def available(self, use: Use) -> int:
+    def available(self, use: CreditUse) -> int:
         """Return how many may be spent now on this use."""
         now = self._monotonic()
         minute = self._left_of_minute(now, now) - self._kept_in_minute(use, now)
@@ -116,7 +116,7 @@ class Credits:
         left = {day: self.per_day - self._days.get(day, 0) for day in self._today()} if self.per_day else {}
         self._portion.divide(parts, left, self._monotonic() + WINDOW_S)
 
-    def take(self, count: int, use: Use) -> Spent:
+    def take(self, count: int, use: CreditUse) -> Spent:
         """Spend credits on one call; give the result to `settle` when it was answered or failed.
 
         Raises `RateLimited` and spends nothing when there are not enough.
@@ -226,7 +226,7 @@ class Credits:
     def _is_day_spent(self) -> bool:
         return self._spent_day >= self._today()[0]
 
-    def left_today(self, use: Use | None = None) -> int:
+    def left_today(self, use: CreditUse | None = None) -> int:
         """Return how many of the day's credits may still be spent on a use, or by everybody."""
         if self._is_day_spent():
             return 0
@@ -243,20 +243,20 @@ class Credits:
         wall, skew_s = self._wall(), self._skew_s()
         return ((wall - skew_s) // DAY_S + 1) * DAY_S + skew_s - wall
 
-    def _kept_today(self, use: Use | None) -> int:
-        if use is Use.POLL:
+    def _kept_today(self, use: CreditUse | None) -> int:
+        if use is CreditUse.POLL:
             return max(
                 0,
                 self.per_day // self._portion.parts // 10
                 - max(self._history_days.get(day, 0) for day in self._today()),
             )
-        if use is Use.HISTORY and self._monotonic() - self._promised[1] < _PROMISE_S:
+        if use is CreditUse.HISTORY and self._monotonic() - self._promised[1] < _PROMISE_S:
             return self._promised[0]
         return 0
 
-    def _kept_in_minute(self, use: Use, now: float) -> int:
+    def _kept_in_minute(self, use: CreditUse, now: float) -> int:
         kept = self._portion.of_minute(self.per_minute, now) // 4
-        if use is Use.HISTORY and now - self._promised[1] >= _PROMISE_S:
+        if use is CreditUse.HISTORY and now - self._promised[1] >= _PROMISE_S:
             # Nothing is polled.
             return 0
         other = sum(
@@ -318,22 +318,22 @@ class Credits:
     def _skew_s(self) -> float:
         return DAY_SKEW_S if self._knows_time() else SKEW_S
 
-    def _charge_day(self, count: int, use: Use | None = None) -> None:
+    def _charge_day(self, count: int, use: CreditUse | None = None) -> None:
         days = self._today()
         for day in set(days):
             self._days[day] = self._days.get(day, 0) + count
-            if use is Use.HISTORY:
+            if use is CreditUse.HISTORY:
                 self._history_days[day] = self._history_days.get(day, 0) + count
         for table in (self._days, self._history_days):
             for day in [day for day in table if day < days[0]]:
                 del table[day]
 
-    def wait_for(self, count: int, use: Use) -> float:
+    def wait_for(self, count: int, use: CreditUse) -> float:
         """Return the seconds until so many may be spent in one call, 0 for now."""
         if count > self.left_today():
             return self.day_ends_in()
         if count > self.left_today(use):
-            if use is Use.POLL:
+            if use is CreditUse.POLL:
                 return self.day_ends_in()
             # What is promised to polls shrinks with the rest of the day.
             return self.day_ends_in() * (1 - self.left_today() / (self._promised[0] + count))
@@ -347,12 +347,12 @@ class Credits:
         left = ((at, self._left_of_minute(at, now) - kept + lacks) for at in sorted(moments))
         return next((at - now for at, room in left if room >= count), _FOREIGN_S)
 
-    def shortage(self, count: int, use: Use) -> RateLimited:
+    def shortage(self, count: int, use: CreditUse) -> RateLimited:
         """Build the error that says which limit is used up, and for how long."""
         if count > self.left_today():
             text = f"the {self.per_day or ''} credits of this day are used up".replace("  ", " ")
         elif count > self.left_today(use):
-            kept = "history" if use is Use.POLL else "live streams"
+            kept = "history" if use is CreditUse.POLL else "live streams"
             text = f"the rest of this day's {self.per_day} credits is reserved for {kept}"
         elif any(seen.until > self._monotonic() for seen in self._seen):
             text = "the provider asks to wait"
@@ -367,14 +367,14 @@ class Credits:
         spent = min(self.per_minute, self._used_at(now))
         # What is not of this relay's part is kept from its polls, too.
         others = self.per_minute - self._portion.of_minute(self.per_minute, now)
-        kept = min(self.per_minute - spent, self._kept_in_minute(Use.POLL, now) + others)
+        kept = min(self.per_minute - spent, self._kept_in_minute(CreditUse.POLL, now) + others)
         minute = Budget("credits a minute", self.per_minute, spent, wall + frees - now, reserved=kept)
         if not self.is_day_limited:
             return (minute,)
         # Where no limit is known but the day is spent, it is as much as was used.
         limit = self.per_day or max(1, *(self._days.get(day, 0) for day in self._today()))
         used = limit - (0 if self._is_day_spent() else self._left_of_all())
-        kept = min(limit - used, self._kept_today(Use.POLL) + limit - used - self.left_today())
+        kept = min(limit - used, self._kept_today(CreditUse.POLL) + limit - used - self.left_today())
         return (minute, Budget("credits a day", limit, used, wall + self.day_ends_in(), reserved=kept))
 
     # -- over restarts -----------------------------------------------------------------------------

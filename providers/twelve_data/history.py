@@ -25,7 +25,7 @@ _HOUR_S = 3600
 Ask = Callable[[str, Mapping[str, str | int]], Awaitable[object]]
 
 
-class HistoryPages:
+class BarPages:
     """The pages of one request for history of one stream.
 
     `ask` makes a call (path, parameters). `kept` remembers pages that lie in the past until the request has succeeded,

@@ -8,7 +8,7 @@ from math import inf
 from typing import NamedTuple
 
 from providers.twelve_data.answers import KeyRefused, SeriesAnswer
-from providers.twelve_data.credits import Credits, Use
+from providers.twelve_data.credits import Credits, CreditUse
 from providers.twelve_data.forex import Hours, expected
 from providers.twelve_data.polled import PolledStream
 from providers.twelve_data.schedule import is_slow, patience_s
@@ -27,7 +27,7 @@ somebody in front of it refused the call, whatever it was about."""
 Ask = Callable[[Sequence[str], str, int], Awaitable[Mapping[str, SeriesAnswer | KeyRefused]]]
 
 
-class Poll(NamedTuple):
+class PollCall(NamedTuple):
     """One call: these streams of one interval, at least so many of their newest rows."""
 
     interval: str
@@ -42,7 +42,7 @@ class Given(NamedTuple):
     candles: list[Candle]
 
 
-class Polls:
+class SeriesPolls:
     """One feed: asks for each stream when its candles close and as often as the credits last for all.
 
     `is_answered` says that the provider answers: streams that were polled by an earlier feed go on with it then.
@@ -147,7 +147,7 @@ class Polls:
 
     # -- planning ----------------------------------------------------------------------------------
 
-    def plan(self) -> tuple[Poll | None, float]:
+    def plan(self) -> tuple[PollCall | None, float]:
         """Return the poll to make now, or None and the seconds to wait; report what each stream has to expect."""
         at, now = self._monotonic(), self._now()
         turns = self._turns(at, now)
@@ -156,10 +156,10 @@ class Polls:
         if not ready:
             return None, wait_s
         ready.sort(key=lambda turn: self._planner.rank(turn, at))
-        room = self._limits.available(Use.POLL)
+        room = self._limits.available(CreditUse.POLL)
         if room < 1:
             self._report_throttled(ready, at, now)
-            return None, min(wait_s, self._limits.wait_for(1, Use.POLL))
+            return None, min(wait_s, self._limits.wait_for(1, CreditUse.POLL))
         return self._batch(ready, room, now), 0.0
 
     def _turns(self, at: float, now: float) -> dict[StreamKey, CreditTurn]:
@@ -179,7 +179,7 @@ class Polls:
                 self._report_slow(key, shown, at, now)
         return turns
 
-    def _batch(self, ready: Sequence[CreditTurn], room: int, now: float) -> Poll:
+    def _batch(self, ready: Sequence[CreditTurn], room: int, now: float) -> PollCall:
         first = ready[0].key
         chosen = {first.symbol: first}
         if not self._is_probing and not self._streams[first].alone:
@@ -192,12 +192,12 @@ class Polls:
         for key in chosen.values():
             opens, _ = self._hours(key.symbol).week.session_at(now)
             rows = max(rows, self._streams[key].rows_needed(key.interval, now, opens))
-        return Poll(first.interval, tuple(chosen.values()), rows)
+        return PollCall(first.interval, tuple(chosen.values()), rows)
 
     def _report_throttled(self, ready: Sequence[CreditTurn], at: float, now: float) -> None:
         """Report until when streams have to wait for credits, and which of them much longer than planned."""
-        wait_s = self._limits.wait_for(1, Use.POLL)
-        why = self._limits.shortage(1, Use.POLL)
+        wait_s = self._limits.wait_for(1, CreditUse.POLL)
+        why = self._limits.shortage(1, CreditUse.POLL)
         built: dict[StreamKey, list[StreamKey]] = {}
         for other, feeder in self._planner.feeders(self._watchlist.streams, at, now).items():
             built.setdefault(feeder, []).append(other)
@@ -276,7 +276,7 @@ class Polls:
                 extra=event("built_candles_differ", provider="twelve_data", stream=str(key)),
             )
 
-    async def ask(self, poll: Poll) -> list[Given]:
+    async def ask(self, poll: PollCall) -> list[Given]:
         """Make one call; return what it brought for its streams.
 
         Raises what concerns all streams, except `RateLimited`: then the credits know how long to wait.

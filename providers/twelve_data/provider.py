@@ -12,11 +12,11 @@ import aiohttp
 
 from providers.twelve_data.account import Account
 from providers.twelve_data.answers import INTERVALS, PAGE, KeyRefused, SeriesAnswer, contradiction, read_series, refusal
-from providers.twelve_data.credits import Use
+from providers.twelve_data.credits import CreditUse
 from providers.twelve_data.forex import ALWAYS, Hours, hours_of, known_pairs
-from providers.twelve_data.history import HistoryPages, KeptPages
+from providers.twelve_data.history import BarPages, KeptPages
 from providers.twelve_data.polled import PolledStream
-from providers.twelve_data.polling import Polls
+from providers.twelve_data.polling import SeriesPolls
 from providers.twelve_data.tick_feed import TickFeed
 from providers.twelve_data.waits import WAITS, Waits
 from relay import (
@@ -172,7 +172,7 @@ class TwelveDataProvider:
             waits=self._waits,
         )
 
-    def polls(self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]) -> Polls:
+    def polls(self, watchlist: Watchlist, session: aiohttp.ClientSession, settings: Mapping[str, Any]) -> SeriesPolls:
         """Return the polling loop of one feed, not yet running."""
 
         account = self.account(settings)
@@ -184,7 +184,7 @@ class TwelveDataProvider:
         async def ask(symbols: Sequence[str], interval: str, rows: int) -> Mapping[str, SeriesAnswer | KeyRefused]:
             return await self.newest(symbols, interval, rows, account, session, settings)
 
-        return Polls(
+        return SeriesPolls(
             watchlist,
             self._streams,
             ask,
@@ -215,12 +215,12 @@ class TwelveDataProvider:
         account = self.account(settings)
 
         async def ask(path: str, params: Mapping[str, str | int]) -> object:
-            return await account.ask(path, params, 1, session, Use.HISTORY)
+            return await account.ask(path, params, 1, session, CreditUse.HISTORY)
 
         end = min(end, int(self.server_clock.reach()) + next_open(interval, 0))
         earliest = self._earliest.setdefault(symbol, {})
         hours, now = _hours(symbol, settings), self.server_clock.now
-        pages = HistoryPages(symbol, interval, hours, ask, self._kept, earliest, self._currencies, now=now)
+        pages = BarPages(symbol, interval, hours, ask, self._kept, earliest, self._currencies, now=now)
         return await pages.candles(start, end, limit)
 
     @hookimpl
@@ -231,7 +231,7 @@ class TwelveDataProvider:
         known = {symbol: _instrument(symbol, None, settings) for symbol in known_pairs()}
         if not settings["api_key"]:
             return list(known.values())
-        body = await self.account(settings).ask("/forex_pairs", {}, 1, session, Use.HISTORY)
+        body = await self.account(settings).ask("/forex_pairs", {}, 1, session, CreditUse.HISTORY)
         if isinstance(body, KeyRefused):
             raise body.error()
         data = body.get("data") if isinstance(body, dict) else None
@@ -287,7 +287,7 @@ class TwelveDataProvider:
             "interval": INTERVALS[interval],
             "outputsize": min(rows, PAGE),
         }
-        body = await account.ask("/time_series", params, len(symbols), session, Use.POLL)
+        body = await account.ask("/time_series", params, len(symbols), session, CreditUse.POLL)
         if isinstance(body, KeyRefused):
             return dict.fromkeys(symbols, body)
         # With one symbol there is no outer object.

@@ -19,7 +19,7 @@ SLOW_S = 300.0
 """Our choice: polls that are farther apart than this and two candles make a stream `throttled`."""
 
 
-class Line(NamedTuple):
+class PollLine(NamedTuple):
     """Candles that are polled for: a stream of their own, or one that others are built from."""
 
     interval: str
@@ -44,7 +44,7 @@ def midnight_after(now: float) -> float:
     return (now // DAY_S + 1) * DAY_S
 
 
-def periods(lines: Sequence[Line], means: Means, now: float) -> list[float]:
+def periods(lines: Sequence[PollLine], means: Means, now: float) -> list[float]:
     """Return the seconds of trading between two polls of each line: as few as the credits last for all of them."""
     end = midnight_after(now)
     rest = {hours: hours.trading_between(now, end) for hours in {line.hours for line in lines}}
@@ -58,7 +58,7 @@ def periods(lines: Sequence[Line], means: Means, now: float) -> list[float]:
     return [max(means.least_s, scale * root) for root in roots]
 
 
-def closing_polls(lines: Sequence[Line], now: float) -> int:
+def closing_polls(lines: Sequence[PollLine], now: float) -> int:
     """Return how many polls the sessions that end today need after their end: the last candle of each line closes."""
     end = midnight_after(now)
     closing = {
@@ -88,7 +88,7 @@ def _scale(roots: Sequence[float], seconds: Sequence[float], credits: float, lea
     return scale
 
 
-def promised(lines: Sequence[Line], per_day: int, least_s: float, now: float) -> int:
+def promised(lines: Sequence[PollLine], per_day: int, least_s: float, now: float) -> int:
     """Return how many of the day's credits history has to leave to polls: half of them, less as trading passes.
 
     Reckoned from the whole day's credits: half of what is left would shrink with each credit that history takes.

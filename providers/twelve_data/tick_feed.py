@@ -9,7 +9,7 @@ import aiohttp
 
 from providers.twelve_data.forex import Hours
 from providers.twelve_data.polled import PolledStream
-from providers.twelve_data.polling import Polls
+from providers.twelve_data.polling import SeriesPolls
 from providers.twelve_data.tick_codec import TICKS, ticks_of
 from providers.twelve_data.tick_source import Ticks, TickSource
 from providers.twelve_data.ticked import TickedStream, have_confirmed
@@ -46,7 +46,7 @@ class TickFeed:
         self,
         watchlist: Watchlist,
         session: aiohttp.ClientSession,
-        polls: Callable[[Watchlist], Polls],
+        polls: Callable[[Watchlist], SeriesPolls],
         polled: Mapping[StreamKey, PolledStream],
         hosts: Hosts,
         key: Secret,

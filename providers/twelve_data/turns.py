@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import NamedTuple
 
-from providers.twelve_data.credits import Credits, Use
+from providers.twelve_data.credits import Credits, CreditUse
 from providers.twelve_data.forex import Hours, expected, has_same_day
 from providers.twelve_data.polled import SETTLE_S, PolledStream
 from providers.twelve_data.schedule import (
     CHECK_EVERY_S,
     DELAY_S,
-    Line,
     Means,
+    PollLine,
     aligned,
     closing_polls,
     is_slow,
@@ -88,12 +88,13 @@ class Planner:
         Streams that are built from others have a turn when they are compared with the provider's candles.
         """
         lines = {
-            key: Line(key.interval, expected(self._hours(key.symbol), now, self._streams[key].newest)) for key in wished
+            key: PollLine(key.interval, expected(self._hours(key.symbol), now, self._streams[key].newest))
+            for key in wished
         }
         own = {key: line for key, line in lines.items() if key not in feeders}
         means = Means(
             self._limits.per_minute - self._limits.per_minute // 4,
-            self._limits.left_today(Use.POLL) if self._limits.is_day_limited else None,
+            self._limits.left_today(CreditUse.POLL) if self._limits.is_day_limited else None,
             self._poll_s,
         )
         chosen = list(own.values())
@@ -110,7 +111,7 @@ class Planner:
         return not is_late, next_open(turn.key.interval, 0), stream.asked, stream.place
 
     def _turn(
-        self, key: StreamKey, line: Line, every_s: float | None, wished: float, at: float, now: float
+        self, key: StreamKey, line: PollLine, every_s: float | None, wished: float, at: float, now: float
     ) -> CreditTurn:
         """Return when a stream is polled next; it lies after the weekend when there is one."""
         stream = self._streams[key]
@@ -132,7 +133,7 @@ class Planner:
                 due = min(due, stream.asked + HOLIDAY_POLL_S)
             return CreditTurn(key, max(due, wished), usual_s, opens)
         earliest = max(stream.asked + self._poll_s, wished, at + opens + DELAY_S - now)
-        if not self.spare and self._limits.left_today(Use.POLL) > 0:
+        if not self.spare and self._limits.left_today(CreditUse.POLL) > 0:
             return CreditTurn(key, max(earliest, at + close - now + SETTLE_S), inf)
         if stream.anchor is None or every_s == inf:
             return CreditTurn(key, earliest, usual_s)

@@ -1,4 +1,4 @@
-"""How much one client or one address may use: pure, the clock is passed in; who asks is decided elsewhere."""
+"""How much one client or one address may use; the clock may be passed in, and who asks is decided elsewhere."""
 
 import time
 from collections import OrderedDict

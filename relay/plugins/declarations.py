@@ -1,4 +1,4 @@
-"""What is wrong with what a plugin says of itself when it arrives, as a sentence for its author, or None; pure."""
+"""What is wrong with what a plugin says of itself, as a sentence for its author, or None; pure but for the log."""
 
 import logging
 import math

@@ -51,8 +51,6 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 Settings = Mapping[str, Any]
 
-REQUIRED = ("relay_provider", "relay_stream")
-
 
 @hookspec(firstresult=True)
 def relay_provider(settings: Settings) -> ProviderInfo | None:

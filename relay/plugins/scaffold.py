@@ -12,11 +12,6 @@ TEMPLATE = Path(__file__).with_name("new-provider")
 """Projects of each kind, which are tested as they stand; a new one differs by its name."""
 KINDS = {"websocket": "my_exchange", "polling": "my_polls", "ticks": "my_ticks"}
 """What kind of venue which template is for: one that streams candles, has no stream, or streams trades."""
-SHARED = ("pyproject.toml", "README.md")
-FILES = (
-    *(file for name in KINDS.values() for file in (f"market_relay_{name}.py", f"{name}_standin.py", f"test_{name}.py")),
-    *SHARED,
-)
 
 
 def write_project(name: str, where: Path, builtin: Iterable[str], kind: str = "websocket") -> list[Path]:
@@ -41,7 +36,13 @@ def write_project(name: str, where: Path, builtin: Iterable[str], kind: str = "w
     except OSError as error:
         raise ConfigError(f"cannot create the folder {folder}: {error.strerror or error}") from None
     written = []
-    for file in (f"market_relay_{template}.py", f"{template}_standin.py", f"test_{template}.py", *SHARED):
+    for file in (
+        f"market_relay_{template}.py",
+        f"{template}_standin.py",
+        f"test_{template}.py",
+        "pyproject.toml",
+        "README.md",
+    ):
         text = (TEMPLATE / file).read_text(encoding="utf-8")
         for word, value in words.items():
             file, text = file.replace(word, value), text.replace(word, value)

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from providers.twelve_data.answers import KeyRefused, SeriesAnswer
-from providers.twelve_data.credits import Credits, Use
+from providers.twelve_data.credits import Credits, CreditUse
 from providers.twelve_data.forex import Hours, hours_of, without_padding
 from providers.twelve_data.polled import PolledStream
-from providers.twelve_data.polling import Polls
+from providers.twelve_data.polling import SeriesPolls
 from relay import Candle, RateLimited, StreamKey, Watchlist, next_open
 
 MONDAY = 1_768_176_000
@@ -125,7 +125,7 @@ def simulate(
     )
 
     async def ask(symbols: Sequence[str], name: str, rows: int) -> Mapping[str, SeriesAnswer | KeyRefused]:
-        spent = limits.take(len(symbols), Use.POLL)
+        spent = limits.take(len(symbols), CreditUse.POLL)
         is_answered = venue.charge(len(symbols))
         answers: dict[str, SeriesAnswer | KeyRefused] = {}
         for symbol in symbols:
@@ -142,7 +142,7 @@ def simulate(
     keys = [StreamKey(name, interval) for name in names]
     streams: dict[StreamKey, PolledStream] = {}
     told = {key: Told() for key in keys}
-    polls = Polls(
+    polls = SeriesPolls(
         Watchlist(keys), streams, ask, limits, poll_s=POLL_S, hours=hours_of,
         monotonic=lambda: venue.at - start, now=lambda: venue.at,
     )  # fmt: skip

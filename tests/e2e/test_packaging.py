@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import yaml
 
-from relay.plugins.scaffold import FILES, TEMPLATE
+from relay.plugins.scaffold import TEMPLATE
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import serving
 from tests.support.tools import tool
@@ -52,7 +52,7 @@ def test_guides_template_and_pages_are_installed_with_the_code(package: str) -> 
     guides = set((ROOT / package).rglob("*.md"))
     assert ROOT / ("relay/server" if package == "relay" else package) / "README.md" in guides
     if package == "relay":
-        guides.update(TEMPLATE / name for name in FILES)
+        guides.update(path for path in TEMPLATE.iterdir() if path.is_file())
         guides.update(path for path in (ROOT / "relay" / "web" / "static").rglob("*") if path.is_file())
         guides.update((ROOT / "relay" / "web" / "examples").glob("*/*.*"))
     assert guides <= {path for pattern in patterns for path in (ROOT / package).glob(pattern)}

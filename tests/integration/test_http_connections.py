@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.app import NEWCOMERS
+from relay.app import NEWCOMERS, RelayLimits
 from relay.config.parsers import networks
 from relay.config.settings import Config
 from relay.core.errors import RequestError
@@ -127,12 +127,9 @@ async def test_connection_too_many_is_answered_and_websockets_count_for_themselv
     assert (await relay.get("symbols")).status == 200
 
 
-async def test_answers_that_nobody_reads_are_cut_and_another_address_is_served(
-    relay_with: StartRelay, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    relay = await relay_with()
+async def test_answers_that_nobody_reads_are_cut_and_another_address_is_served(relay_with: StartRelay) -> None:
+    relay = await relay_with(limits=RelayLimits(most_unread_bytes=1_000_000))
     http = relay.app[NEWCOMERS].http
-    monkeypatch.setattr(http, "_most_unread_bytes", 1_000_000)
     request = (
         b"GET /api/v1/market-data/history?symbol=BTCUSDT&interval=1m&limit=5000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     )

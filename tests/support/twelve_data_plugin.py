@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 
 from providers.twelve_data import TwelveDataProvider
-from providers.twelve_data.polling import Polls
+from providers.twelve_data.polling import SeriesPolls
 from providers.twelve_data.waits import WAITS, Waits
 from relay import Clock, Memory, PriceUpdate, Secret, StreamKey
 from tests.support.bound_provider import BoundProvider
@@ -62,7 +62,7 @@ class DrivenFeed(Pump):
         super().__init__(lambda watchlist: self.polls.updates(), streams)
         self.time = plugin.time
         self.polled: list[float] = []
-        self.polls: Polls = plugin.provider.polls(self.watchlist, plugin.session, plugin.settings)
+        self.polls: SeriesPolls = plugin.provider.polls(self.watchlist, plugin.session, plugin.settings)
 
     async def run(self, seconds: float) -> list[PriceUpdate]:
         """Let time pass; return what came meanwhile."""

@@ -1,6 +1,7 @@
 """Keeps the unit layer what it is: no test in it opens a connection, listens, starts a process, or waits."""
 
 import asyncio
+import os
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ def _nothing_outside() -> Iterator[None]:
         raise AssertionError("a unit test uses no socket and starts no process: its place is tests/integration")
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("bind", "connect"):
+        for name in ("bind", "connect", "connect_ex", "sendto"):
             patch.setattr(socket.socket, name, refuse)
+        patch.setattr(socket, "getaddrinfo", refuse)
+        patch.setattr(os, "fork", refuse)
         patch.setattr(subprocess.Popen, "__init__", refuse)
         yield
 

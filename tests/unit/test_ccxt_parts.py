@@ -16,11 +16,11 @@ import pytest
 from providers import BUILTIN
 from providers.ccxt import library
 from providers.ccxt.capabilities import Capabilities, capabilities_of
-from providers.ccxt.history import DAY_S, STEPS, Pager
+from providers.ccxt.history import DAY_S, STEPS, CandlePages
 from providers.ccxt.markets import DECIMAL_PLACES, TICK_SIZE, read_instrument, step_of
 from providers.ccxt.options import fault_of_options
 from providers.ccxt.pacing import Turns
-from providers.ccxt.rows import Closing, read_rows_of
+from providers.ccxt.rows import FinalStates, read_rows_of
 from relay.config.settings import Config
 from relay.core.errors import ConfigError
 from relay.core.model import Candle, Instrument, PriceUpdate, StreamKey
@@ -34,7 +34,7 @@ def candle(time: int, close: float = 1.0) -> Candle:
     return Candle(time, 1.0, 9.0, 0.5, close, 2.0)
 
 
-def told(closing: Closing, *candles: Candle) -> list[tuple[int, float, bool]]:
+def told(closing: FinalStates, *candles: Candle) -> list[tuple[int, float, bool]]:
     updates: list[PriceUpdate] = list(closing.take(candles))
     assert {update.key for update in updates} <= {BTC}
     return [(update.candle.time, update.candle.close, update.is_closed) for update in updates]
@@ -44,7 +44,7 @@ def told(closing: Closing, *candles: Candle) -> list[tuple[int, float, bool]]:
 
 
 def test_candle_is_closed_with_what_was_heard_last_when_the_next_one_begins() -> None:
-    closing = Closing(BTC, hears_all=True)
+    closing = FinalStates(BTC, hears_all=True)
     assert told(closing, candle(0), candle(60, 2.0)) == [(60, 2.0, False)]
     assert told(closing, candle(60, 3.0)) == [(60, 3.0, False)]
     assert told(closing, candle(120, 4.0)) == [(60, 3.0, True), (120, 4.0, False)]
@@ -52,28 +52,28 @@ def test_candle_is_closed_with_what_was_heard_last_when_the_next_one_begins() ->
 
 
 def test_candle_heard_before_a_loss_is_left_open() -> None:
-    closing = Closing(BTC, hears_all=True)
+    closing = FinalStates(BTC, hears_all=True)
     told(closing, candle(60))
     closing.forget()
     assert told(closing, candle(60), candle(300)) == [(300, 1.0, False)]
 
 
 def test_polled_candle_is_closed_only_by_an_answer_that_has_the_next_one() -> None:
-    closing = Closing(BTC, hears_all=False)
+    closing = FinalStates(BTC, hears_all=False)
     told(closing, candle(60, 2.0))
     assert told(closing, candle(180, 4.0)) == [(180, 4.0, False)]
     assert told(closing, candle(60), candle(180, 5.0), candle(240)) == [(180, 5.0, True), (240, 1.0, False)]
 
 
 def test_older_answer_says_nothing() -> None:
-    closing = Closing(BTC, hears_all=True)
+    closing = FinalStates(BTC, hears_all=True)
     told(closing, candle(120))
     assert told(closing, candle(60)) == []
 
 
 @pytest.mark.parametrize("hiding", [(), (candle(0),)])
 def test_candle_is_left_open_whose_last_state_was_hidden(hiding: tuple[Candle, ...]) -> None:
-    closing = Closing(BTC, hears_all=True)
+    closing = FinalStates(BTC, hears_all=True)
     told(closing, candle(60, 2.0))
     assert told(closing, *hiding) == []
     assert told(closing, candle(120, 4.0)) == [(120, 4.0, False)]
@@ -117,8 +117,8 @@ class Exchange:
             times = [at for at in times if at < since + count * step]
         return [candle(at) for at in times[:count]]
 
-    def pager(self, interval: str = "1m") -> Pager:
-        return Pager(self.ask, interval, self.page, ("1m", "1h", "1d"))
+    def pager(self, interval: str = "1m") -> CandlePages:
+        return CandlePages(self.ask, interval, self.page, ("1m", "1h", "1d"))
 
 
 @pytest.fixture

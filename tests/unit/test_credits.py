@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.twelve_data.credits import MOST_PAUSE_S, SKEW_S, WINDOW_S, Credits, Use
+from providers.twelve_data.credits import MOST_PAUSE_S, SKEW_S, WINDOW_S, Credits, CreditUse
 from providers.twelve_data.stated import Stated, StatedSpan, stated_limit
 from relay import RateLimited
 from tests.support.examples import examples
@@ -25,10 +25,10 @@ def made(per_minute: int = 8, per_day: int = 800, now: float = MIDNIGHT + 50_000
     return Credits(per_minute, per_day, wall=time, monotonic=time), time
 
 
-POLL, HISTORY = Use.POLL, Use.HISTORY
+POLL, HISTORY = CreditUse.POLL, CreditUse.HISTORY
 
 
-def spend(limits: Credits, count: int, use: Use = HISTORY, **said: int) -> None:
+def spend(limits: Credits, count: int, use: CreditUse = HISTORY, **said: int) -> None:
     limits.settle(limits.take(count, use), **said)
 
 
@@ -292,7 +292,7 @@ def test_a_day_that_the_server_says_is_used_up_is_until_midnight_whatever_the_pl
     limits, time = made(8, per_day)
     spend(limits, 1)
     limits.refuse("You have run out of API credits for the day.")
-    for use in Use:
+    for use in CreditUse:
         assert limits.available(use) == 0
         assert limits.wait_for(1, use) == 86_400 - 50_000 + SKEW_S
     assert str(limits.shortage(1, POLL)).endswith("credits of this day are used up")

@@ -1,13 +1,15 @@
 """Holds the layers of packages: data flows one way, and a newcomer reads `relay/` from the first line to the last."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from relay.plugins.scaffold import FILES, TEMPLATE
+from relay.plugins.scaffold import TEMPLATE
+from tests.support.call_trace import says_it_is_pure
 from tests.support.sources import nodes
 
 ROOT = Path(__file__).parents[2]
@@ -165,7 +167,7 @@ def test_an_import_from_a_higher_layer_is_noticed(name: str, text: str, fault: s
 
 
 def test_template_of_a_provider_imports_only_the_root_of_relay_and_what_is_for_its_tests() -> None:
-    for path in (TEMPLATE / name for name in FILES if name.endswith(".py")):
+    for path in TEMPLATE.glob("*.py"):
         for imported, line in imports(path):
             assert not is_within(imported, "relay") or imported in ("relay", "relay.testing"), f"{path}:{line}"
 
@@ -177,6 +179,40 @@ def test_no_modules_import_each_other() -> None:
 
 def test_a_cycle_is_noticed() -> None:
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["b", "c"]
+
+
+OUTSIDE = {"aiosqlite", "asyncio", "logging", "os", "pathlib", "socket", "subprocess", "threading", "time"}
+
+
+def impure(path: Path) -> list[str]:
+    """Return what a module waits for or asks that says it is pure, each with its line."""
+    said = next(line for line in path.read_text("utf-8").splitlines() if re.search(r"\bpure\b", line, re.IGNORECASE))
+    allowed = {"logging"} if "but for the log" in said else set()
+    waits = [f"await:{node.lineno}" for node in nodes(path) if isinstance(node, ast.Await)]
+    imported = ((name.partition(".")[0], line) for name, line in imports(path))
+    return [*waits, *(f"{name}:{line}" for name, line in imported if name in OUTSIDE - allowed)]
+
+
+def test_what_says_that_it_is_pure_waits_for_nothing_and_asks_nothing() -> None:
+    pure = {name: path for name, path in modules("relay") if says_it_is_pure(path)}
+    assert len(pure) > 50
+    assert {name: found for name, path in pure.items() if (found := impure(path))} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('"""Sums; pure."""\nimport time\n', ["time:2"]),
+        ('"""Sums; pure."""\nimport logging\n', ["logging:2"]),
+        ('"""Sums; pure but for the log."""\nimport logging\n', []),
+        ('"""Sums; pure."""\nasync def f(g):\n    await g()\n', ["await:3"]),
+        ('"""Sums; pure."""\nimport math\n', []),
+    ],
+)
+def test_what_is_not_pure_is_noticed(text: str, found: list[str], tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(text)
+    assert says_it_is_pure(tmp_path / "module.py")
+    assert impure(tmp_path / "module.py") == found
 
 
 def test_the_top_of_relay_can_be_read_at_a_glance() -> None:

@@ -102,7 +102,7 @@ def test_decision_is_short_dated_and_names_its_code(path: Path) -> None:
 
 
 def unused(paths: Iterable[Path], users: Iterable[Path] = ()) -> list[str]:
-    """Return the functions, classes and attributes that modules make, and that neither they nor `users` use."""
+    """Return the functions, classes, attributes and constants that modules make, and neither they nor `users` use."""
     own = [node for path in paths for node in nodes(path)]
     made: set[str] = set()
     for node in own:
@@ -110,9 +110,11 @@ def unused(paths: Iterable[Path], users: Iterable[Path] = ()) -> list[str]:
             made.add(node.name)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             made.add(node.attr)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id.isupper():
+            made.add(node.id)
     every = [*own, *(node for path in users for node in nodes(path))]
     used = {node.attr for node in every if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
-    used |= {node.id for node in every if isinstance(node, ast.Name)}
+    used |= {node.id for node in every if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     return sorted(name for name in made - used if not name.startswith("__"))
 
 
@@ -121,10 +123,30 @@ def test_the_sandbox_ships_nothing_that_only_tests_use() -> None:
     assert unused((ROOT / "providers" / "sandbox").glob("*.py"), users) == []
 
 
+USED_BY_OTHERS = {
+    # Authors of providers and of clients.
+    *("outside", "receive_json", "to_pandas"),
+    # What finds providers by their names, and click.
+    *("BinanceProvider", "BinanceUsdmProvider", "CcxtProvider", "RelayProvider", "TwelveDataProvider"),
+    *("format_commands", "list_commands", "new_plugin"),
+    # Libraries read or call these of what they are given.
+    *("_factory", "_pause_transport_reading", "_resume_transport_reading", "feed_eof", "proxy_headers"),
+    *("check_hostname", "minimum_version", "verify_mode", "converter", "extensions"),
+    *("gid", "gname", "mtime", "pax_headers", "uid", "uname"),
+    *("own_session", "throttle", "timeout_on_exit"),
+}
+
+
+def test_nothing_is_shipped_that_only_tests_use() -> None:
+    shipped = [path for part in ("relay", "providers") for path in sorted((ROOT / part).rglob("*.py"))]
+    templates = [path for path in shipped if path.parent.name == "new-provider"]
+    assert set(unused((path for path in shipped if path not in templates), templates)) == USED_BY_OTHERS
+
+
 def test_what_is_not_used_is_noticed(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
-    module.write_text("class A:\n    def f(self): self.calls = self.g()\n    def g(self): return A\n")
-    assert unused([module]) == ["calls", "f"]
+    module.write_text("B = C = 1\nclass A:\n    def f(self): self.calls = self.g(C)\n    def g(self): return A\n")
+    assert unused([module]) == ["B", "calls", "f"]
 
 
 def test_ci_runs_every_python_that_the_package_names() -> None:
@@ -165,15 +187,25 @@ def test_the_table_of_commands_has_each_part_once() -> None:
     assert [one for one in commands if one.count("pytest") and commands.count(one) > 1] == []
 
 
+def test_the_glossary_explains_each_word_once() -> None:
+    text = (GITHUB / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    glossary = text[text.index("## Words") : text.index("## Layers")]
+    rows = re.findall(r"^\| ([^|]+?) \| ", glossary, flags=re.MULTILINE)
+    words = [word for row in rows[2:] for word in row.split(", ")]
+    assert len(words) > 50
+    assert sorted({word for word in words if words.count(word) > 1}) == []
+
+
 CONSTANT = r"_?[A-Z][A-Z0-9_]{2,}"
+LIMIT = r"\w+_(?:s|ms|bytes)|_?(?:most|least|max|min)_\w+"
 # By `monkeypatch`, by hand, or in Python that another process is given.
 PATCH = re.compile(
-    rf"""setattr\([^()\n]*["'.]{CONSTANT}["']|(?<![\w."'])[a-z]\w*(?:\.\w+)*\.{CONSTANT}(?:, [\w.]+)? = """
+    rf"""setattr\([^()\n]*["'.](?:{CONSTANT}|{LIMIT})["']|(?<![\w."'])[a-z]\w*(?:\.\w+)*\.{CONSTANT}(?:, [\w.]+)? = """
 )
 
 
 def patched(text: str) -> list[str]:
-    """Return what replaces a constant of a module."""
+    """Return what replaces a constant of a module, or a wait or limit of an object."""
     return [match.group() for match in PATCH.finditer(text)]
 
 
@@ -195,6 +227,8 @@ def test_waits_and_limits_are_passed_and_not_patched() -> None:
         ("before, slow_consumers.TICK_S = slow_consumers.TICK_S, 0.1", 1),
         ("    relay.app.FIRST_REQUEST_S = 1.0", 1),
         ('"import relay.app; relay.app.FIRST_REQUEST_S = 1.0"', 1),
+        ('monkeypatch.setattr(http, "_most_unread_bytes", 100)', 1),
+        ('monkeypatch.setattr(bus, "patience_s", 0.1)', 1),
         ('monkeypatch.setattr(socket, "write", note)', 0),
         ("limits = Limits(module.PATIENCE_S)", 0),
         ("assert module.PATIENCE_S == 1", 0),

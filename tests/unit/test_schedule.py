@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from providers.twelve_data.forex import ALWAYS, METAL, MONEY, Hours
 from providers.twelve_data.schedule import (
     DELAY_S,
-    Line,
     Means,
+    PollLine,
     aligned,
     is_slow,
     midnight_after,
@@ -23,11 +23,11 @@ WEDNESDAY = at("2026-01-14 00:00")
 FREE = Means(per_minute=6, today=720, least_s=30.0)
 
 
-def line(interval: str, hours: Hours = MONEY) -> Line:
-    return Line(interval, hours.calendar)
+def line(interval: str, hours: Hours = MONEY) -> PollLine:
+    return PollLine(interval, hours.calendar)
 
 
-def demand(lines: list[Line], every: list[float], now: float) -> float:
+def demand(lines: list[PollLine], every: list[float], now: float) -> float:
     """Return how many credits the polls cost until midnight UTC."""
     end = midnight_after(now)
     return sum(line.hours.trading_between(now, end) / period for line, period in zip(lines, every, strict=True))
@@ -91,7 +91,7 @@ def test_half_of_the_day_is_promised_to_polls_and_less_as_trading_passes() -> No
 @given(
     lines=st.lists(
         st.builds(
-            Line,
+            PollLine,
             st.sampled_from(["1m", "5m", "15m", "1h", "8h", "1d", "1w", "1M"]),
             st.sampled_from([hours.calendar for hours in (MONEY, METAL, ALWAYS)]),
         ),
@@ -104,7 +104,7 @@ def test_half_of_the_day_is_promised_to_polls_and_less_as_trading_passes() -> No
     now=st.floats(WEDNESDAY, WEDNESDAY + 6 * 86_400),
 )
 def test_no_plan_costs_more_than_there_is_and_none_leaves_what_could_be_spent(
-    lines: list[Line], today: int, per_minute: int, least_s: float, now: float
+    lines: list[PollLine], today: int, per_minute: int, least_s: float, now: float
 ) -> None:
     every = periods(lines, Means(per_minute, today, least_s), now)
     cost = demand(lines, every, now)
