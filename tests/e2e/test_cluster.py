@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -29,7 +29,6 @@ STREAMS = tuple(
     + [f"T{number:03d}USDT@1m" for number in range(1, SYMBOLS + 1)]
     + [f"T{number:03d}USDT@5m" for number in range(1, 11)]
 )
-SETTLES_S = 60.0
 
 
 class Trial:
@@ -59,7 +58,7 @@ class Trial:
         def is_live() -> bool:
             return all(client.heard.get(name, 0.0) > since for client in clients for name in lively)
 
-        await eventually(is_live, SETTLES_S)
+        await eventually(is_live)
         self.waits.setdefault(kind, []).append(time.monotonic() - since)
 
     async def judge(self) -> None:
@@ -70,7 +69,7 @@ class Trial:
         ended = self.sandbox.clock.now() + 1
         checks = [check for client in self.clients.values() for check in client.checks.values()]
         try:
-            await eventually(lambda: all(check.is_settled(ended) for check in checks), SETTLES_S)
+            await eventually(lambda: all(check.is_settled(ended) for check in checks))
         except TimeoutError:
             print("unsettled:", [check.name for check in checks if not check.is_settled(ended)][:10])
         for check in checks:
@@ -141,7 +140,7 @@ async def cut_owner(trial: Trial) -> None:
     owner.line.cut()
     await trial.until_live("a cut between the owner and NATS", since + 0.1, names)
     await asyncio.sleep(max(0.0, since + 5 - time.monotonic()))
-    assert (await trial.cluster.status(owner))["cluster"]["state"] == "alone"
+    await trial.cluster.until_state("alone", owner)
     await asyncio.sleep(max(0.0, since + 10 - time.monotonic()))
     owner.line.mend()
     await trial.cluster.settle()
@@ -154,8 +153,7 @@ async def lose_nats(trial: Trial) -> None:
     await trial.nats.kill()
     await trial.until_live("the loss of NATS", since + 0.1, names)
     await asyncio.sleep(max(0.0, since + 5 - time.monotonic()))
-    for relay in trial.cluster.running:
-        assert (await trial.cluster.status(relay))["cluster"]["state"] == "alone"
+    await trial.cluster.until_state("alone", *trial.cluster.running)
     await trial.nats.start()
     await trial.cluster.settle()
     await trial.until_live("its return without memory", time.monotonic(), names)
@@ -202,11 +200,21 @@ async def test_clients_of_all_relays_are_told_the_truth_through(
 
 
 FOREX = ("EUR/USD@1m", "GBP/USD@1m", "EUR/USD@5m")
+POLLED = {name.partition("@")[0] for name in FOREX}
 WATCHED_S = 20.0
 
 
-async def cost_of(relays: list[ClusteredRelay], sandbox: Sandbox) -> tuple[int, list[str], int]:
-    """Return what clients of these relays cost upstream: connections, subscriptions, and credits of Twelve Data."""
+class Cost(NamedTuple):
+    """What clients of relays cost upstream: credits of Twelve Data in so many seconds."""
+
+    connections: int
+    subscribed: list[str]
+    credits: int
+    seconds: float
+
+
+async def cost_of(relays: list[ClusteredRelay], sandbox: Sandbox) -> Cost:
+    """Return what clients of these relays cost, in a time in which they do poll."""
 
     async def read(relay: ClusteredRelay) -> None:
         async with RelayClient(relay.url, waits_for_relay=True) as client:
@@ -218,11 +226,17 @@ async def cost_of(relays: list[ClusteredRelay], sandbox: Sandbox) -> tuple[int, 
     try:
         # What every start costs has been paid by then.
         await asyncio.sleep(10)
-        before = len(sandbox.twelve_data.requests)
+        before, began = len(sandbox.twelve_data.requests), time.monotonic()
+
+        def spent() -> int:
+            # One credit a symbol.
+            return sum(1 + call.query.get("symbol", "").count(",") for call in sandbox.twelve_data.requests[before:])
+
         await asyncio.sleep(WATCHED_S)
-        # One credit a symbol.
-        spent = sum(1 + call.query.get("symbol", "").count(",") for call in sandbox.twelve_data.requests[before:])
-        return sandbox.binance.connections, sandbox.binance.subscribed, spent
+        await eventually(lambda: spent() > 10 and len(sandbox.binance.subscribed) == len(STREAMS))
+        # For a moment there are two where a lease was not renewed in time.
+        await eventually(lambda: sandbox.binance.connections == 1)
+        return Cost(sandbox.binance.connections, sandbox.binance.subscribed, spent(), time.monotonic() - began)
     finally:
         for reader in readers:
             reader.cancel()
@@ -241,7 +255,7 @@ async def test_three_relays_cost_the_providers_what_one_costs(request: pytest.Fi
         lone = ClusteredRelay("lone", sandbox, nats, tmp_path, {**settings, "RELAY_CLUSTER_NATS": ""})
         stack.push_async_callback(lone.close)
         await lone.start()
-        connections, subscribed, spent = await cost_of([lone], sandbox)
+        of_one = await cost_of([lone], sandbox)
         await lone.stop()
         relays = [ClusteredRelay(name, sandbox, nats, tmp_path, settings) for name in NAMES[:3]]
         for relay in relays:
@@ -249,15 +263,14 @@ async def test_three_relays_cost_the_providers_what_one_costs(request: pytest.Fi
             await relay.start()
         await RelayCluster(relays, session).settle()
         of_three = await cost_of(relays, sandbox)
-        print(f"connections {connections}, credits {spent} of one relay; {of_three[0]} and {of_three[2]} of three")
-        assert (connections, subscribed) == (
-            1,
-            sorted(f"{n.split('@')[0].lower()}@kline_{n.split('@')[1]}" for n in STREAMS),
-        )
-        assert spent > 10
-        assert of_three[:2] == (connections, subscribed)
-        # Polls are planned by the second: a few more or less fall into the time.
-        assert of_three[2] <= spent + 4
+    streams = sorted(
+        f"{symbol.lower()}@kline_{interval}" for symbol, _, interval in (n.partition("@") for n in STREAMS)
+    )
+    for cost in (of_one, of_three):
+        print(f"connections {cost.connections}, credits {cost.credits} in {cost.seconds:.0f} s")
+        assert (cost.connections, cost.subscribed) == (1, streams)
+        # Each second one credit a symbol, or less on a busy machine; a poll or two more may fall into the time.
+        assert cost.credits <= len(POLLED) * (cost.seconds + 2)
 
 
 async def test_relays_reach_nats_by_tls_and_with_a_password_that_nobody_reads(
@@ -274,22 +287,16 @@ async def test_relays_reach_nats_by_tls_and_with_a_password_that_nobody_reads(
         AsyncExitStack() as stack,
     ):
 
-        async def state_of(name: str, address: str) -> str:
+        async def check(name: str, address: str, state: str, said: str) -> None:
             settings = {"RELAY_CLUSTER_NATS": f"tls://{address}:{nats.port}", "SSL_CERT_FILE": str(authority.root)}
             relay = ClusteredRelay(name, sandbox, nats, tmp_path, settings)
             stack.push_async_callback(relay.close)
             await relay.start()
-            cluster = RelayCluster([relay], session)
-            async with asyncio.timeout(30):
-                while True:
-                    state = (await cluster.status(relay))["cluster"]
-                    # Whoever is not let in may not know it for a moment.
-                    if state["state"] == "alone" or state["shards"][0]["here"] == "all":
-                        break
-                    await asyncio.sleep(0.1)
+            # Whoever is not let in may not know it for a moment, and who is may be alone until then.
+            await eventually(lambda: said in relay.log.read_text(encoding="utf-8"))
+            await RelayCluster([relay], session).until_state(state, relay)
             assert "hush" not in relay.log.read_text(encoding="utf-8")
-            return str(state["state"])
 
-        assert await state_of("a", "relay:hush-hush@127.0.0.1") == "joined"
-        assert await state_of("b", "relay:hush@127.0.0.1") == "alone"
-        assert await state_of("c", "127.0.0.1") == "alone"
+        await check("a", "relay:hush-hush@127.0.0.1", "joined", "connected to NATS")
+        await check("b", "relay:hush@127.0.0.1", "alone", "NATS: ")
+        await check("c", "127.0.0.1", "alone", "NATS: ")

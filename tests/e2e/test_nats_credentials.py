@@ -21,8 +21,8 @@ async def test_a_credentials_file_opens_the_bus_and_a_new_one_does_when_it_has_e
     accounts.write_config(config)
     async with nats_running(nats_program(request.config), tmp_path, "-c", str(config)) as server:
         url = f"nats://127.0.0.1:{server.port}"
-        bus = NatsBus(NatsAccess((url,), str(credentials), "relay"), "relay_test_leases", ttl_s=2.0)
-        stranger = NatsBus(NatsAccess((url,), "", "stranger"), "relay_test_leases", ttl_s=2.0)
+        bus = NatsBus(NatsAccess((url,), str(credentials), "relay"), "relay_test_leases", ttl_s=LONGEST_WAIT_S)
+        stranger = NatsBus(NatsAccess((url,), "", "stranger"), "relay_test_leases", ttl_s=LONGEST_WAIT_S)
 
         def is_connected() -> bool:
             # For as long as it takes, so that they do not expire before they are used.
@@ -46,7 +46,7 @@ async def test_a_credentials_file_opens_the_bus_and_a_new_one_does_when_it_has_e
             assert revision is not None
             assert await bus.take("lease.venue.1.0.ab", b"me too") is None
             assert await bus.renew("lease.venue.1.0.ab", b"me", revision) is not None
-            other = NatsBus(NatsAccess((url,), str(credentials), "other"), "relay_test_leases", ttl_s=2.0)
+            other = NatsBus(NatsAccess((url,), str(credentials), "other"), "relay_test_leases", ttl_s=LONGEST_WAIT_S)
             await other.start()
             try:
                 heard: list[bytes] = []

@@ -34,12 +34,12 @@ async def connect(session: aiohttp.ClientSession, url: str, token: str) -> aioht
 async def answers(socket: aiohttp.ClientWebSocketResponse) -> bool:
     """Say whether a client is still connected: whether it gets an answer."""
     await socket.send_json({"action": "ping"})
-    message = await socket.receive(30)
+    message = await socket.receive(LONGEST_WAIT_S)
     return message.type is aiohttp.WSMsgType.TEXT
 
 
 async def close_of(socket: aiohttp.ClientWebSocketResponse) -> tuple[Any, Any]:
-    message = await socket.receive(30)
+    message = await socket.receive(LONGEST_WAIT_S)
     assert message.type is aiohttp.WSMsgType.CLOSE, message
     return message.data, message.extra
 

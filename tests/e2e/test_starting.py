@@ -26,8 +26,11 @@ def has_ipv6() -> bool:
 
 
 async def is_alive(url: str) -> bool:
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/healthz") as answer:
-        return answer.status == 200
+    # A connection that is one too many is answered and closed, also before it has asked.
+    with contextlib.suppress(aiohttp.ClientConnectionError):
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/healthz") as answer:
+            return answer.status == 200
+    return False
 
 
 async def test_localhost_is_both_loopback_addresses(tmp_path: Path) -> None:

@@ -104,22 +104,28 @@ async def test_nothing_is_left_after_a_thousand_connects(relay_with: StartRelay)
             client = await RawClient(relay.url, "BTCUSDT@1s", over=TRANSPORTS[number % 2].name).open()
             client.close()
 
-    async def measured() -> tuple[int, int, int]:
-        await eventually(lambda: len(relay.hub.subscribers) == 1)
-        await eventually(lambda: relay.access.clients == 1)
+    def measured() -> tuple[int, int, int]:
         gc.collect()
         # Candles become more, the longer it takes.
         kinds = ("relay.web.", "relay.streams.", "aiohttp.")
         objects = [one for one in gc.get_objects() if str(type(one).__module__).startswith(kinds)]
         return len(asyncio.all_tasks()), len(objects), len(os.listdir("/proc/self/fd"))
 
+    async def all_left() -> None:
+        await eventually(lambda: len(relay.hub.subscribers) == relay.access.clients == 1)
+
     await asyncio.gather(*(visit(50) for _ in range(10)))
-    tasks, objects, files = await measured()
+    await all_left()
+    tasks, objects, files = measured()
+
+    def is_as_before() -> bool:
+        tasks_after, objects_after, files_after = measured()
+        return tasks_after <= tasks and objects_after - objects < 20 and files_after <= files
+
     await asyncio.gather(*(visit(100) for _ in range(10)))
-    await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
-    _, objects_after, files_after = await measured()
-    assert files_after <= files
-    assert objects_after - objects < 20, "connections are left behind"
+    await all_left()
+    # Connections to the stand-ins come and go.
+    await eventually(is_as_before)
     before = len(keeper.updates)
     await eventually(lambda: len(keeper.updates) > before)
 

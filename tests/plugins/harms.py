@@ -7,6 +7,7 @@ import asyncio
 import signal
 import threading
 import time
+from pathlib import Path
 
 from relay import Instrument, ProviderInfo, Setting, hookimpl
 
@@ -49,8 +50,10 @@ async def task_always():
     raise SystemExit("in every round")
 
 
-def block():
-    time.sleep(3600)
+def block_once(file):
+    if file.exists():
+        time.sleep(3600)
+    KEPT[:] = [asyncio.get_running_loop().call_later(0.05, block_once, file)]
 
 
 def thread_always():
@@ -111,7 +114,8 @@ async def harm(how):
         case "raise_in_task":
             drop(leave(ValueError))
         case "block":
-            KEPT.append(loop.call_later(0.5, block))
+            # Not before it serves: the test says when.
+            block_once(Path("block"))
         case "task":
             KEPT.append(asyncio.create_task(stay(), name="stays"))
         case _:

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.free_ports import free_port
 from tests.support.nats_server import CuttableLine, NatsServer
 from tests.support.relay_process import WITHOUT_FUTURES
@@ -60,7 +61,7 @@ class ClusteredRelay:
                 sys.executable, *arguments, env=environ, cwd=self.log.parent, stdout=asyncio.subprocess.PIPE, stderr=log
             )
         assert self.process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LONGEST_WAIT_S):
             line = await self.process.stdout.readline()
         assert line, self.log.read_text(encoding="utf-8")[-2000:]
 
@@ -78,7 +79,7 @@ class ClusteredRelay:
         """Ask it to end, and wait until it has."""
         assert self.process is not None
         self.process.terminate()
-        await asyncio.wait_for(self.process.wait(), 30)
+        await asyncio.wait_for(self.process.wait(), LONGEST_WAIT_S)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
@@ -138,12 +139,15 @@ class RelayCluster:
 
     async def owner(self, provider: str) -> ClusteredRelay:
         """Return the one that carries the first shard of a provider, once there is exactly one."""
-        async with asyncio.timeout(30):
-            while True:
-                names = next(iter((await self.owners(provider)).values()), [])
-                if len(names) == 1:
-                    return next(relay for relay in self.relays if relay.name == names[0])
-                await asyncio.sleep(0.1)
+        names: list[str] = []
+
+        async def has_one() -> bool:
+            nonlocal names
+            names = next(iter((await self.owners(provider)).values()), [])
+            return len(names) == 1
+
+        await eventually(has_one)
+        return next(relay for relay in self.relays if relay.name == names[0])
 
     async def is_settled(self, provider: str = "binance") -> bool:
         """Say whether all that run see each other, and each shard of a provider has one owner."""
@@ -154,13 +158,17 @@ class RelayCluster:
                 return False
         return all(len(names) == 1 for names in (await self.owners(provider)).values())
 
-    async def settle(self, provider: str = "binance", timeout_s: float = 60.0) -> None:
+    async def settle(self, provider: str = "binance") -> None:
         """Wait until all is in order. Raises `TimeoutError`."""
-        async with asyncio.timeout(timeout_s):
-            while True:
-                if await self.is_settled(provider):
-                    return
-                await asyncio.sleep(0.2)
+        await eventually(lambda: self.is_settled(provider))
+
+    async def until_state(self, state: str, *relays: ClusteredRelay) -> None:
+        """Wait until each of these says that it is in this state: `joined` or `alone`. Raises `TimeoutError`."""
+        for relay in relays:
+            await eventually(lambda: self._is_in(state, relay))  # noqa: B023  called here
+
+    async def _is_in(self, state: str, relay: ClusteredRelay) -> bool:
+        return bool((await self.status(relay)).get("cluster", {}).get("state") == state)
 
 
 def _text(value: object) -> str:
