@@ -48,7 +48,7 @@ async def run_block(relay: Running, heading: str, folder: Path, *, path: str = "
     """Run a block in an environment of its own, with a folder to import from; return what it printed."""
     python = await tools()
     environ = {"RELAY_URL": relay.url, "RELAY_TOKEN": TOKEN, "POLARS_MAX_THREADS": "1", "PYTHONPATH": path}
-    return await execute(python, "-W", "error", "-c", block(heading), environ=environ, cwd=folder, timeout_s=120)
+    return await execute(python, "-W", "error", "-c", block(heading), environ=environ, cwd=folder)
 
 
 async def closed(relay: Running, symbol: str) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ async def watch():
             enough.set()
 
     stream.on("message", take)
-    await asyncio.wait_for(enough.wait(), 20)
+    await asyncio.wait_for(enough.wait(), 150)
     await stream.unsubscribe()
     await connection.close_connection(close_session=True)
     return seen
