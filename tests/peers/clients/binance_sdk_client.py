@@ -10,7 +10,8 @@ from binance_sdk_spot.spot import Spot
 REST, WS = sys.argv[1:3]
 
 spot = Spot(
-    config_rest_api=ConfigurationRestAPI(base_path=REST),
+    # By itself it waits for a second, which is not enough on a busy machine.
+    config_rest_api=ConfigurationRestAPI(base_path=REST, timeout=30_000),
     config_ws_streams=ConfigurationWebSocketStreams(stream_url=WS),
 )
 
