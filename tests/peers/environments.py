@@ -23,6 +23,9 @@ LONGEST_LINE = 2**24
 PIP_OPTIONS = ("--disable-pip-version-check", "--no-compile")
 """Few modules of an environment are ever imported: to compile all of them takes longer than to install them."""
 
+PATIENCE_S = 300.0
+"""For a program of others on a busy machine; only one that hangs takes it. Our clients themselves wait for 150 s."""
+
 
 def home() -> Path:
     """Tell where the environments are kept."""
@@ -97,7 +100,10 @@ def requirements_of_relay() -> list[str]:
 
 
 async def execute(
-    *command: str | Path, environ: Mapping[str, str] | None = None, cwd: Path | None = None, timeout_s: float = 300.0
+    *command: str | Path,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout_s: float = PATIENCE_S,
 ) -> str:
     """Run a command and give what it said. Raises AssertionError with that when it fails.
 
@@ -125,7 +131,6 @@ async def run(
     program: Path,
     client: str,
     *arguments: str | Path,
-    timeout_s: float = 60.0,
     once_begun: Callable[[], Awaitable[None]] | None = None,
 ) -> Any:
     """Run one of the scripts in `clients/` with Python or Node and give the JSON that it printed last.
@@ -146,7 +151,7 @@ async def run(
     errors = asyncio.create_task(process.stderr.read())
     said: list[bytes] = []
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(PATIENCE_S):
             async for line in process.stdout:
                 said.append(line.strip())
                 if said[-1] == BEGUN and once_begun is not None:
@@ -156,7 +161,7 @@ async def run(
     except TimeoutError:
         process.kill()
         words = b"\n".join([*said[-5:], await errors]).decode()
-        raise AssertionError(f"{client} did not end in {timeout_s:g} s: {words[-1500:]}") from None
+        raise AssertionError(f"{client} did not end in {PATIENCE_S:g} s: {words[-1500:]}") from None
     finally:
         if process.returncode is None:
             process.kill()

@@ -23,7 +23,7 @@ async def test_an_assistant_reads_from_a_relay_and_is_told_in_clear_words_what_i
     said = json.loads(block("An assistant", "json"))["mcpServers"]["market-relay"]
     assert (said["command"], {*said["env"]}) == ("relay", {"RELAY_URL", "RELAY_TOKEN"})
     python = await tools()
-    got = await run(python, "mcp_client", relay.url, TOKEN, str(REPOSITORY), *said["args"], timeout_s=120)
+    got = await run(python, "mcp_client", relay.url, TOKEN, str(REPOSITORY), *said["args"])
     assert got["server"] == "market-relay"
     assert got["tools"] == {
         "search_instruments": ["limit", "query"],

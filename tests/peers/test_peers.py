@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.peers.environments import environment, run
@@ -27,8 +28,9 @@ def exchange() -> BinanceStandIn:
 async def test_ccxt() -> None:
     python = await prepared("ccxt==4.5.90")
     async with exchange() as binance:
+        began = binance.now_ms()
         said = await run(python, "ccxt_client", binance.rest_url, binance.ws_url)
-        assert abs(said["time"] - binance.now_ms()) < 60 * 60_000
+        assert began <= said["time"] <= binance.now_ms()
         assert {connect.path for connect in binance.connect_log} == {"/ws/0"}
         assert binance.rate_violations == 0
         pair = binance.market.pair("BTCUSDT")
@@ -62,8 +64,8 @@ async def test_binance_sdk_spot() -> None:
     python = await prepared("binance-sdk-spot==13.2.0")
     async with exchange() as binance:
         said = await run(python, "binance_sdk_client", binance.rest_url, binance.ws_url)
-        subscribing = [message.text for message in binance.control_messages if "SUBSCRIBE" in message.text]
-        assert len(subscribing) == 2
+        # The program ends right after its UNSUBSCRIBE, which may be lost with the connection.
+        assert sum(orjson.loads(one.text)["method"] == "SUBSCRIBE" for one in binance.control_messages if one.text) == 1
         assert binance.rate_violations == 0
     assert len(said["klines"]) == 5
     assert ["REQUEST_WEIGHT", 2] in said["limits"]

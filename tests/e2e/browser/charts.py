@@ -10,6 +10,9 @@ from tests.e2e.browser.conftest import OpenPage
 
 Panel = dict[str, Any]
 
+LONG_TAP_MS = 240
+"""After this time the library of the charts takes a finger for one that rests."""
+
 
 async def panels(page: Page) -> list[Panel]:
     """Return what each chart shows."""
@@ -32,6 +35,17 @@ async def loaded(page: Page, count: int = 1) -> None:
     """Wait until so many charts are there, each with candles, and the page knows the instruments."""
     is_loaded = "all.length === x && all.every((one) => one.isLoaded && one.candles.length > 0)"
     await until(page, f"relayCharts.instruments > 0 && {is_loaded}", count)
+
+
+async def without_long_taps(page: Page) -> None:
+    """Have charts take no finger for one that rests: on a busy machine each does, and takes the cross hair along."""
+    await page.evaluate(
+        """(longTapMs) => {
+          const { setTimeout } = globalThis;
+          globalThis.setTimeout = (call, ms, ...rest) => (ms === longTapMs ? 0 : setTimeout(call, ms, ...rest));
+        }""",
+        LONG_TAP_MS,
+    )
 
 
 async def open_with_list(

@@ -18,7 +18,17 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, Request, Response, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    Request,
+    Response,
+    async_playwright,
+    expect,
+)
 
 from tests.conftest import StartRelay
 from tests.e2e.browser.chromium import chromium, launch
@@ -157,6 +167,20 @@ async def browser(_chromium: Chromium) -> AsyncIterator[Browser]:
         await context.close()
 
 
+async def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """Make a profile whose pages wait as long as all else here; keywords are Playwright's."""
+    context = await browser.new_context(**options)
+    context.set_default_timeout(PATIENCE_MS)
+    return context
+
+
+async def resize(page: Page, width: int, height: int) -> None:
+    """Give the window another size; return when the page has it."""
+    await page.set_viewport_size({"width": width, "height": height})
+    has_it = "(size) => matchMedia(`(width: ${size[0]}px) and (height: ${size[1]}px)`).matches"
+    await page.wait_for_function(has_it, arg=[width, height])
+
+
 @async_fixture
 async def watch() -> AsyncIterator[Watch]:
     """Fails the test at its end where a page did what it must not."""
@@ -172,9 +196,7 @@ async def open_page(browser: Browser, watch: Watch) -> OpenPage:
 
     async def open_page(url: str, **options: Any) -> Page:
         options.setdefault("viewport", {"width": 1280, "height": 800})
-        context = await browser.new_context(**options)
-        page = await context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
+        page = await (await new_context(browser, **options)).new_page()
         watch.follow(page)
         await page.goto(url)
         return page

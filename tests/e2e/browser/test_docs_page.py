@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.async_api import expect
 
-from tests.e2e.browser.conftest import OpenPage
+from tests.e2e.browser.conftest import OpenPage, resize
 from tests.e2e.browser.test_accessibility import faults
 from tests.support.running_relay import Running
 
@@ -15,7 +15,7 @@ async def test_docs_can_be_read(relay: Running, open_page: OpenPage, widths: tup
     page = await open_page(f"{relay.url}/docs", color_scheme=scheme)
     assert await page.evaluate("document.documentElement.dataset.theme") == scheme
     for width in widths:
-        await page.set_viewport_size({"width": width, "height": 844})
+        await resize(page, width, 844)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         box = await page.get_by_role("searchbox").bounding_box()
         assert box is not None

@@ -7,7 +7,8 @@ from playwright.async_api import Browser, Frame, Page, expect
 
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded
-from tests.e2e.browser.conftest import OpenPage, async_fixture
+from tests.e2e.browser.conftest import OpenPage, async_fixture, new_context
+from tests.support.conditions import eventually
 from tests.support.loopback_server import app_of, loopback_server
 from tests.support.running_relay import Running
 
@@ -59,10 +60,11 @@ async def test_page_of_a_listed_origin_shows_a_live_chart(
 
 async def test_browser_refuses_a_page_that_is_not_listed(relay_with: StartRelay, blog: str, browser: Browser) -> None:
     relay = await relay_with(frame_ancestors=("https://blog.example",))
-    page = await browser.new_page()
+    page = await (await new_context(browser)).new_page()
     async with page.expect_event("console", lambda one: "frame-ancestors" in one.text):
         await page.goto(f"{blog}/?{relay.url}/{LINK}")
-    assert framed(page).url == "chrome-error://chromewebdata/"
+    # The browser says so before the frame is another one.
+    await eventually(lambda: framed(page).url == "chrome-error://chromewebdata/")
 
 
 async def test_wrong_values_are_said_and_nothing_is_guessed(relay: Running, open_page: OpenPage) -> None:

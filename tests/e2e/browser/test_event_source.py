@@ -40,8 +40,7 @@ async def test_event_source_resumes_where_the_relay_ended(
     await page.evaluate(FOLLOW, ["/api/v1/market-data/sse?streams=BTCUSDT@1s&bars=3&token=opensesame"])
 
     async def has(count: int) -> None:
-        while len(await times(page)) < count:
-            await page.wait_for_timeout(100)
+        await page.wait_for_function("(count) => window.times.length >= count", arg=count, polling=50)
 
     await has(5)
     with watch.away():

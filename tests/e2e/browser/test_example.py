@@ -1,5 +1,6 @@
 """The example of a chart with the npm package, bundled as its reader bundles it, over outages on both sides."""
 
+import asyncio
 import shutil
 import subprocess
 import tarfile
@@ -25,7 +26,7 @@ from tests.support.tools import npm_tool
 ROOT = Path(__file__).parents[3]
 EXAMPLE = ROOT / "relay" / "web" / "examples" / "lightweight-charts"
 LIBRARIES = ROOT / "tests" / "js" / "node_modules"
-OUTAGE_MS = 3_000
+OUTAGE_S = 3
 
 Json = dict[str, Any]
 
@@ -64,8 +65,9 @@ async def shown(page: Page) -> list[Json]:
 
 async def shown_until(page: Page, time: int) -> None:
     """Wait until the chart has a candle that opened then or later."""
-    while (await shown(page) or [{"time": 0}])[-1]["time"] < time:
-        await page.wait_for_timeout(200)
+    await page.wait_for_function(
+        "async (time) => (await import('/dist/main.js')).series.data().at(-1)?.time >= time", arg=time, polling=200
+    )
 
 
 async def test_chart_has_all_of_history_after_outages_of_the_provider_and_of_the_relay(
@@ -83,18 +85,18 @@ async def test_chart_has_all_of_history_after_outages_of_the_provider_and_of_the
         sandbox.binance.faults.stop_listening(rest=True)
         sandbox.binance.faults.drop()
         await expect(state).to_contain_text("reconnecting")
-        await page.wait_for_timeout(OUTAGE_MS)
+        await asyncio.sleep(OUTAGE_S)  # the subject: so long nothing comes
         before_relay = (await shown(page))[-1]["time"]
         sandbox.binance.faults.clear()
-        await shown_until(page, before_relay + OUTAGE_MS // 1000)
+        await shown_until(page, before_relay + OUTAGE_S)
         await expect(state).to_have_text("live")
         with watch.away():
             last = (await shown(page))[-1]["time"]
             served.process.kill()
             await expect(state).to_contain_text("offline")
-            await page.wait_for_timeout(OUTAGE_MS)
+            await asyncio.sleep(OUTAGE_S)  # the subject: so long nothing answers
             async with serving(tmp_path, *arguments, env=env, is_sandbox=False) as served:
-                await shown_until(page, last + OUTAGE_MS // 1000 + 2)
+                await shown_until(page, last + OUTAGE_S + 2)
                 await expect(state).to_have_text("live")
                 async with (
                     aiohttp.ClientSession() as session,

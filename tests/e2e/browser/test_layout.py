@@ -4,7 +4,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.e2e.browser.charts import loaded
-from tests.e2e.browser.conftest import OpenPage
+from tests.e2e.browser.conftest import OpenPage, resize
 from tests.support.running_relay import Running
 
 pytestmark = pytest.mark.timeout(300)
@@ -62,10 +62,6 @@ async def faults(page: Page) -> list[str]:
     await page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     found: list[str] = await page.evaluate(FAULTS)
     return found
-
-
-async def resize(page: Page, width: int, height: int) -> None:
-    await page.set_viewport_size({"width": width, "height": height})
 
 
 @pytest.mark.parametrize("sizes", [WINDOWS, PHONES], ids=["windows", "phones"])

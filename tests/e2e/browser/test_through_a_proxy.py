@@ -10,7 +10,7 @@ from playwright.async_api import expect
 from relay.config.parsers import networks
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, panel, until
-from tests.e2e.browser.conftest import OpenPage, Watch
+from tests.e2e.browser.conftest import OpenPage, Watch, resize
 from tests.support.authority import Authority
 from tests.support.proxies import proxy, replaced
 from tests.support.tools import tool
@@ -99,7 +99,7 @@ async def test_a_page_names_what_is_wrong_with_the_proxy_and_the_remedy(
             trouble = page.locator("#trouble")
             await expect(trouble).to_contain_text(re.compile(words))
             await expect(trouble).to_be_visible()
-            await page.set_viewport_size({"width": 390, "height": 844})
+            await resize(page, 390, 844)
             # All of it can be read, on a phone too.
             cut_off = await trouble.evaluate(
                 """(bar) => {

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from playwright.async_api import Page, WebSocketRoute, expect
 
-from tests.e2e.browser.charts import loaded, panel, panels, until
+from tests.e2e.browser.charts import loaded, panel, panels, until, without_long_taps
 from tests.e2e.browser.conftest import OpenPage
 from tests.support.running_relay import Running
 
@@ -74,6 +74,7 @@ async def test_tap_shows_the_candle_and_a_second_one_the_newest_again(relay: Run
         f"{relay.url}/#BTCUSDT@4h", viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
     )
     await loaded(page)
+    await without_long_taps(page)
     for part in (".day", ".change", ".readout >> text=Vol"):
         await expect(page.locator(part)).to_be_visible()
     await expect(page.locator(".readout .time")).to_have_text("")
@@ -286,7 +287,8 @@ async def test_prices_and_their_scale_are_no_finer_than_the_instrument(relay: Ru
 async def test_time_to_the_close_stays_while_the_pointer_rests_on_the_open_candle(
     relay: Running, open_page: OpenPage
 ) -> None:
-    page = await open_page(f"{relay.url}/#BTCUSDT@1h")
+    # Of a long candle, so that none takes its place meanwhile.
+    page = await open_page(f"{relay.url}/#BTCUSDT@1d")
     await loaded(page)
     for x in range(1200, 1100, -2):
         await page.mouse.move(x, 400)
@@ -321,9 +323,7 @@ async def test_finger_on_the_only_chart_reaches_the_footer_of_a_phone_on_its_sid
     )
     await loaded(page)
     session = await page.context.new_cdp_session(page)
-    # A finger that rests is a long tap, and takes the cross hair along from then on. On a busy machine it rests longer
-    # than the chart waits for that.
-    await page.evaluate("globalThis.setTimeout = () => 0")
+    await without_long_taps(page)
     for kind, y in (
         ("touchStart", 300),
         *(("touchMove", 300 - 10 * step) for step in range(1, 20)),

@@ -9,7 +9,7 @@ from playwright.async_api import Locator, Page, WebSocketRoute, expect
 
 from tests.conftest import StartRelay
 from tests.e2e.browser.charts import loaded, open_with_list, until
-from tests.e2e.browser.conftest import OpenPage, Watch
+from tests.e2e.browser.conftest import OpenPage, Watch, resize
 from tests.support.running_relay import Running
 
 Json = dict[str, Any]
@@ -239,6 +239,7 @@ async def test_what_is_not_live_is_dimmed_and_says_why(relay: Running, open_page
     line = Line()
     page = await open_with_list(open_page, f"{relay.url}/#BTCUSDT@1m", "ETHUSDT", "NOPE", before=line.attach)
     await expect(rows(page).first).to_contain_text("% in 24 hours")
+    await expect(rows(page).first).to_have_attribute("data-state", "connected")
     live = await rows(page).first.locator(".number").last.evaluate("(one) => getComputedStyle(one).color")
     for status, word in (("stale", "Stale"), ("market_closed", "Market closed"), ("reconnecting", "Reconnecting")):
         line.say(type="status", status=status, symbol="ETHUSDT", interval="15m", message="as the relay says")
@@ -307,6 +308,6 @@ async def test_phone_has_the_list_as_a_drawer_that_closes_over_what_was_tapped(
     await expect(drawer).to_be_hidden()
     # A screen that becomes wide has it where it belongs there.
     await page.get_by_role("button", name="Watch list", exact=True).tap()
-    await page.set_viewport_size({"width": 1100, "height": 800})
+    await resize(page, 1100, 800)
     await expect(drawer).to_be_hidden()
     await expect(page.get_by_role("complementary", name="Watch list").locator("li")).to_have_count(22)

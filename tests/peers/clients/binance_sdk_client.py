@@ -10,7 +10,8 @@ from binance_sdk_spot.spot import Spot
 REST, WS = sys.argv[1:3]
 
 spot = Spot(
-    config_rest_api=ConfigurationRestAPI(base_path=REST),
+    # By itself it waits for a second, which is not enough on a busy machine.
+    config_rest_api=ConfigurationRestAPI(base_path=REST, timeout=30_000),
     config_ws_streams=ConfigurationWebSocketStreams(stream_url=WS),
 )
 
@@ -35,7 +36,7 @@ async def watch():
             enough.set()
 
     stream.on("message", take)
-    await asyncio.wait_for(enough.wait(), 20)
+    await asyncio.wait_for(enough.wait(), 150)
     await stream.unsubscribe()
     await connection.close_connection(close_session=True)
     return seen

@@ -73,7 +73,7 @@ node.build()
 
 async def main():
     running = asyncio.create_task(node.run_async())
-    await asyncio.wait_for(watching.is_enough.wait(), 60)
+    await asyncio.wait_for(watching.is_enough.wait(), 150)
     assert not running.done()
     instruments = [str(one.id) for one in node.cache.instruments()]
     print(json.dumps({"past": watching.past, "closes": watching.live, "instruments": instruments}), flush=True)

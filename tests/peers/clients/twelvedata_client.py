@@ -24,7 +24,7 @@ seen = []
 socket = client.websocket(symbols=["EUR/USD"], on_event=seen.append)
 socket.url = f"{WS}?apikey={KEY}"
 socket.connect()
-ends = time.monotonic() + 20
+ends = time.monotonic() + 150
 while time.monotonic() < ends and sum(1 for event in seen if event.get("event") == "price") < 5:
     socket.heartbeat()
     time.sleep(0.1)

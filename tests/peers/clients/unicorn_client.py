@@ -19,7 +19,7 @@ manager = BinanceWebSocketApiManager(
 )
 stream = manager.create_stream(["kline_1s"], ["btcusdt"], stream_buffer_name="klines")
 closes, others = [], set()
-deadline = time.monotonic() + 40
+deadline = time.monotonic() + 150
 while len(closes) < CLOSES and time.monotonic() < deadline:
     message = manager.pop_stream_data_from_stream_buffer("klines")
     if not message:

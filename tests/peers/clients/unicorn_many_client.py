@@ -21,7 +21,7 @@ manager = BinanceWebSocketApiManager(
 manager.create_stream([f"kline_{interval}" for interval in INTERVALS], MARKETS, stream_buffer_name="klines")
 wanted = len(MARKETS) * len(INTERVALS)
 told, faults = set(), []
-deadline = time.monotonic() + 90
+deadline = time.monotonic() + 150
 while len(told) < wanted and time.monotonic() < deadline:
     message = manager.pop_stream_data_from_stream_buffer("klines")
     if not message:
