@@ -153,31 +153,18 @@ class FinalCandles:
         wide = [one.time for one in candles if is_widened(one) and next_open(key.interval, one.time) + grace_s <= now]
         if wide:
             self._doubts.look_again(stream, Span(wide[0], wide[-1] + 1), asked_at)
-        changed, found = [*compared.changed], [*compared.found]
-        refined, filled = [*compared.refined], [*compared.filled]
-        if changed and self._is_first(stream, "changed"):
+        if compared.changed and self._is_first(stream, "changed"):
             log.warning(
                 "%s of %s: the provider changed candles after their close, for example at %d",
                 key,
                 name,
-                changed[0].time,
+                compared.changed[0].time,
                 extra=event("past_changed", provider=name, stream=str(key)),
             )
-        if changed or found or refined or filled:
-            # Of two answers that show the same, the second one finds what the first has put right.
-            async with self._putting_right:
-                told = [one.time for one in (*changed, *found, *refined, *filled)]
-                rows = await self._store.read(name, key, min(told), max(told) + 1, extended=True)
-                stored = {row.time: row for row in rows}
-                changed = [one for one in changed if stored.get(one.time) == known.rows.get(one.time)]
-                found = [one for one in found if one.time not in stored]
-                refined = [one for one in refined if _is_refined(stored.get(one.time), known.rows[one.time], one)]
-                filled = [one for one in filled if stored.get(one.time) == one and is_bare(stored[one.time])]
-                if not seen.is_same(name, key.symbol):
-                    return None
-                for candle in (*changed, *found):
-                    self._store.put_closed(name, key, candle, None)
-                self._store.put_extras(name, key, [*refined, *filled])
+        right = await self._put_right(name, key, known, compared, seen)
+        if right is None:
+            return None
+        changed, found, refined = [*right.changed], [*right.found], [*right.refined]
         given = self._given.get(stream, {})
         if given:
             candles = [given.get(one.time, one) if is_widened(one) else one for one in candles]
@@ -217,8 +204,34 @@ class FinalCandles:
         for result in await asyncio.gather(*adding, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, StoreError):
                 raise result
-        is_news = changed or found or refined or filled
-        return News(name, key, changed, found, now, tuple(refined), tuple(filled)) if is_news else None
+        is_news = changed or found or refined or right.filled
+        return News(name, key, changed, found, now, tuple(refined), right.filled) if is_news else None
+
+    async def _put_right(
+        self, name: str, key: StreamKey, known: KnownCandles, compared: Comparison, seen: PastSeen
+    ) -> Comparison | None:
+        """Put right what was known before the question; return what of that is new, None if the past is another one."""
+        told = [
+            one.time for some in (compared.changed, compared.found, compared.refined, compared.filled) for one in some
+        ]
+        if not told:
+            return compared
+        # Of two answers that show the same, the second one finds what the first has put right.
+        async with self._putting_right:
+            rows = await self._store.read(name, key, min(told), max(told) + 1, extended=True)
+            stored = {row.time: row for row in rows}
+            changed = [one for one in compared.changed if stored.get(one.time) == known.rows.get(one.time)]
+            found = [one for one in compared.found if one.time not in stored]
+            refined = [one for one in compared.refined if _is_refined(stored.get(one.time), known.rows[one.time], one)]
+            filled = [one for one in compared.filled if stored.get(one.time) == one and is_bare(stored[one.time])]
+            if not seen.is_same(name, key.symbol):
+                return None
+            for candle in (*changed, *found):
+                self._store.put_closed(name, key, candle, None)
+            self._store.put_extras(name, key, [*refined, *filled])
+        return compared._replace(
+            changed=tuple(changed), found=tuple(found), refined=tuple(refined), filled=tuple(filled)
+        )
 
     def _is_first(self, stream: tuple[str, StreamKey], what: str) -> bool:
         """Say whether something is to be logged of a stream: it is once."""

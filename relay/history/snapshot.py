@@ -127,39 +127,16 @@ def splice(
     `names_holes` what an answer left out, and is not believed yet, is a gap. Where no candle is known, open times are
     reckoned from `an_open`.
     """
-    closed, forming = parted(past.candles, past.last_is_closed)
-    known = {candle.time: candle for candle in closed}
     last = series.last
-    open_time: int | None = None
-    for candle in (*told.values(), *series.closed.values(), *(() if last is None else (last,))):
-        if candle.time not in series.void:
-            known[candle.time] = newer_of(known.get(candle.time), candle)
-    # Of what is older than all that is known nobody vouches for what lies between.
-    first = min(known, default=FOREVER) if wanted.since is None else wanted.since
-    for candle in series.recalled:
-        if candle.time > first:
-            # A repair may have told it, and who joins is told no gap there.
-            known.setdefault(candle.time, candle)
-    if last is not None and forming is not None and forming.time == last.time and last.time in series.void:
-        known[last.time] = forming
-    ordered = sorted(known)
-    while ordered and series.is_to_come(ordered[-1]):
-        # It comes as an update, and would come twice.
-        del known[ordered.pop()]
-    if last is not None:
-        if not series.last_is_closed:
-            open_time = last.time
-        elif forming is not None and forming.time == next_open(series.key.interval, last.time):
-            # The stream has told nothing of it yet, and nothing can come before it.
-            open_time = forming.time
-            known[open_time] = forming
-            ordered.append(open_time)
+    known, open_time = _known_now(series, told, past, wanted.since)
     times = known.keys()
-    candles = [known[time] for time in ordered if wanted.since is None or time > wanted.since]
-    if before is not None:
-        candles = [candle for candle in candles if candle.time < before]
-    if closed_only:
-        candles = [candle for candle in candles if candle.time != open_time]
+    candles = [
+        candle
+        for time, candle in known.items()
+        if (wanted.since is None or time > wanted.since)
+        and (before is None or time < before)
+        and not (closed_only and time == open_time)
+    ]
     if wanted.bars is not None:
         owed_after = FOREVER if confirmed_at is None else confirmed_at
         owed = [candle for candle in candles if next_open(series.key.interval, candle.time) > owed_after]
@@ -190,6 +167,39 @@ def splice(
         # All that was asked for is known; what follows comes as updates, or is told as a gap in its turn.
         is_complete = last is not None or series.promised_at is not None
     return SplicedPast(candles, not candles or candles[-1].time != open_time, is_complete, gaps)
+
+
+def _known_now(
+    series: Series, told: Mapping[int, Candle], past: PastCandles, since: int | None
+) -> tuple[dict[int, Candle], int | None]:
+    """Return what is known by open time, ascending, up to what the stream has told, and which of it is open."""
+    closed, forming = parted(past.candles, past.last_is_closed)
+    known = {candle.time: candle for candle in closed}
+    last = series.last
+    open_time: int | None = None
+    for candle in (*told.values(), *series.closed.values(), *(() if last is None else (last,))):
+        if candle.time not in series.void:
+            known[candle.time] = newer_of(known.get(candle.time), candle)
+    # Of what is older than all that is known nobody vouches for what lies between.
+    first = min(known, default=FOREVER) if since is None else since
+    for candle in series.recalled:
+        if candle.time > first:
+            # A repair may have told it, and who joins is told no gap there.
+            known.setdefault(candle.time, candle)
+    if last is not None and forming is not None and forming.time == last.time and last.time in series.void:
+        known[last.time] = forming
+    known = dict(sorted(known.items()))
+    while known and series.is_to_come(next(reversed(known))):
+        # It comes as an update, and would come twice.
+        known.popitem()
+    if last is not None:
+        if not series.last_is_closed:
+            open_time = last.time
+        elif forming is not None and forming.time == next_open(series.key.interval, last.time):
+            # The stream has told nothing of it yet, and nothing can come before it.
+            open_time = forming.time
+            known[open_time] = forming
+    return known, open_time
 
 
 def left_out(

@@ -26,7 +26,8 @@ MOST_LATE = 1.5
 _REASON_LENGTH = 4000
 _MOST_AT_A_TIME = 100
 
-
+_DATA = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
+_HEARD = (*_DATA, aiohttp.WSMsgType.PING, aiohttp.WSMsgType.PONG)
 _NO_SENSE = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError)
 
 
@@ -96,30 +97,28 @@ async def _values(
             message = await ws.receive()
             link.is_reading = False
             kind = message.type
-            if kind is aiohttp.WSMsgType.TEXT or kind is aiohttp.WSMsgType.BINARY:
-                link.heard += 1
-                try:
-                    # A codec may be written as a generator: it has to fail here, not where its values are used.
-                    decoded = tuple(codec.decode(message.data))
-                except _NO_SENSE as error:
-                    watchlist.skip(f"{type(error).__name__}: {error}"[:_REASON_LENGTH])
-                    continue
-                if decoded and socket is not None:
-                    socket.note_news(message.data)
-                for value in decoded:
-                    if isinstance(value, wanted):
-                        yield value
-                    elif isinstance(value, PriceUpdate | NativeUpdate):
-                        watchlist.skip(f"a {type(value).__name__} is no {wanted.__name__}")
-                    else:
-                        link.report(value)
-            elif kind is aiohttp.WSMsgType.PING:
-                link.heard += 1
-                link.owe_pong(message.data)
-            elif kind is aiohttp.WSMsgType.PONG:
-                link.heard += 1
-            else:
+            if kind not in _HEARD:
                 break
+            link.heard += 1
+            if kind not in _DATA:
+                if kind is aiohttp.WSMsgType.PING:
+                    link.owe_pong(message.data)
+                continue
+            try:
+                # A codec may be written as a generator: it has to fail here, not where its values are used.
+                decoded = tuple(codec.decode(message.data))
+            except _NO_SENSE as error:
+                watchlist.skip(f"{type(error).__name__}: {error}"[:_REASON_LENGTH])
+                continue
+            if decoded and socket is not None:
+                socket.note_news(message.data)
+            for value in decoded:
+                if isinstance(value, wanted):
+                    yield value
+                elif isinstance(value, PriceUpdate | NativeUpdate):
+                    watchlist.skip(f"a {type(value).__name__} is no {wanted.__name__}")
+                else:
+                    link.report(value)
         if socket is not None and socket.is_flooded:
             raise Flooded("too many frames without content arrived; the connection was closed")
         if not link.heard:

@@ -37,6 +37,14 @@ def test_modules_are_imported_by_their_own_names() -> None:
     assert aliased == []
 
 
+def test_conflation_has_the_same_name_on_pages_as_elsewhere() -> None:
+    pages = [path for path in sorted((RELAY / "web" / "static").rglob("*")) if path.suffix in (".html", ".js")]
+    text = "".join(path.read_text(encoding="utf-8") for path in pages)
+    # Of a stream, of a provider and of a client.
+    assert len(re.findall(r"""[">]Conflated["<]""", text)) == 3
+    assert not re.search(r"""[">](Replaced|Merged|Dropped)["<]""", text)
+
+
 OF_THE_READER = {"bitstamp.py", "ccxt_exchange.py", "xetra.py", "my_provider.py"}
 GUIDES = ("README.md", "relay/server/README.md", "providers/README.md", ".github/CONTRIBUTING.md")
 

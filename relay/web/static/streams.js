@@ -37,10 +37,10 @@ const COLUMNS = [
   { name: "seq", title: "Updates", value: whole("seq"), isAmount: true },
   {
     name: "conflated",
-    title: "Replaced",
+    title: "Conflated",
     value: whole("conflated"),
     isAmount: true,
-    hint: "Replaced before they were sent",
+    hint: "Open candles replaced by newer ones before they were sent",
   },
   { name: "gaps", title: "Gaps", value: whole("gaps"), isAmount: true, hint: "Candles that are not available" },
   { name: "reconnects", title: "Losses", value: whole("reconnects"), isAmount: true, hint: "Lost connections" },
