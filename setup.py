@@ -32,7 +32,11 @@ def readme() -> str:
     """Return the README; where the address of the repository's files is known, its links lead there."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
     address = os.environ.get("RELAY_SOURCE_ADDRESS", "").rstrip("/")
-    return re.sub(r"\]\((?![a-z]+://|#|mailto:)([^)\s]+)\)", rf"]({address}/\1)", text) if address else text
+    if not address:
+        return text
+    # The address shows a file in a page; a picture has to be the file itself.
+    text = re.sub(r"(!\[[^\]]*\]\()(?![a-z]+:)([^)\s]+)\)", rf"\1{address}/\2?raw=true)", text)
+    return re.sub(r"\]\((?![a-z]+://|#|mailto:)([^)\s]+)\)", rf"]({address}/\1)", text)
 
 
 setup(
