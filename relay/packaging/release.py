@@ -61,7 +61,7 @@ def check_tag(tag: str) -> None:
 
 
 def build(folder: Path, address: str, without: frozenset[str]) -> None:
-    """Make all files into a folder that is empty or new. Raises `SystemExit`, and leaves none, when one fails its check."""
+    """Make all files into a folder that is empty or new, or none and raise `SystemExit` when one fails its check."""
     if folder.is_dir() and any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
