@@ -1,7 +1,7 @@
 """Releases the relay: `python -m relay.packaging.release`. Needs the extra `release`, and what the image needs.
 
-It dates the section in CHANGELOG.md, commits and tags that, and makes all files of the release and their checksums. It
-pushes nothing. On a tag that exists, `--only-build` makes the files.
+It dates the section in CHANGELOG.md, makes all files of the release and their checksums, and then commits and tags the
+date. A release that fails changes nothing. It pushes nothing. On a tag that exists, `--only-build` makes the files.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,17 +25,29 @@ TAG = f"v{VERSION}"
 CHANGELOG = ROOT / "CHANGELOG.md"
 
 
-def cut() -> None:
-    """Date the section of this version, commit and tag it. Raises `SystemExit` when something is not ready."""
+@contextmanager
+def cut() -> Iterator[None]:
+    """Date the section of this version, and commit and tag that after what is done within, or undo it if that fails.
+
+    Raises `SystemExit` when something is not ready.
+    """
     if _git("status", "--porcelain").strip():
         raise SystemExit("there are changes that are not committed; commit or undo them first")
+    if _git("tag", "--list", TAG).strip():
+        raise SystemExit(f"there is a tag {TAG}; raise VERSION, or make its files with --only-build")
+    before = CHANGELOG.read_text(encoding="utf-8")
     today = datetime.now(UTC).date().isoformat()
     try:
-        text = changelog.cut(CHANGELOG.read_text(encoding="utf-8"), VERSION, today)
+        text = changelog.cut(before, VERSION, today)
     except ValueError as error:
         raise SystemExit(str(error)) from None
     CHANGELOG.write_text(text, encoding="utf-8")
-    _git("commit", "--quiet", "--message", f"Release {VERSION}", str(CHANGELOG))
+    try:
+        yield
+        _git("commit", "--quiet", "--message", f"Release {VERSION}", str(CHANGELOG))
+    except BaseException:
+        CHANGELOG.write_text(before, encoding="utf-8")
+        raise
     _git("tag", TAG)
 
 
@@ -47,10 +61,18 @@ def check_tag(tag: str) -> None:
 
 
 def build(folder: Path, address: str, without: frozenset[str]) -> None:
-    """Make all files into a folder that is empty or new. Raises `SystemExit` when one fails its check."""
+    """Make all files into a folder that is empty or new, or none and raise `SystemExit` when one fails its check."""
     if folder.is_dir() and any(folder.iterdir()):
         raise SystemExit(f"{folder} is not empty; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        _fill(folder, address, without)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _fill(folder: Path, address: str, without: frozenset[str]) -> None:
     source, wheel = distributions.make(folder, address)
     npm_package.make(folder)
     _run(sys.executable, "-m", "twine", "check", "--strict", str(source), str(wheel))
@@ -114,11 +136,10 @@ def main() -> None:
         help=f"where files of the repository are shown, for the README's links: https://HOST/OWNER/NAME/blob/{TAG}",
     )
     given = parser.parse_args()
-    if not given.only_build:
-        cut()
     if given.of_tag:
         check_tag(given.of_tag)
-    build(given.out.resolve(), given.address, frozenset(given.without))
+    with nullcontext() if given.only_build else cut():
+        build(given.out.resolve(), given.address, frozenset(given.without))
     print(f"{VERSION} is in {given.out}", "" if given.only_build else f"; publish it with: git push origin HEAD {TAG}")
 
 

@@ -192,8 +192,12 @@ def test_secrets_are_files_which_the_relay_reads_again_on_sighup(engine: Engine,
         refused = engine.relay("tail", STREAM, "--count", "1", RELAY_TOKEN=tokens[1][0])
         assert refused.returncode != 0
         assert "token" in refused.stderr
-        with (folder / "tokens").open("a") as file:
-            file.write(f"{tokens[1][-1]}\n")
+        # As editors and `install` do: another file takes its place.
+        with_both = folder / "tokens.new"
+        with_both.write_text(f"{tokens[0][-1]}\n{tokens[1][-1]}\n")
+        os.chown(with_both, OF_IMAGE, OF_IMAGE)
+        with_both.chmod(0o400)
+        with_both.replace(folder / "tokens")
         project.run("kill", "-s", "HUP", "relay")
         until(lambda: "the configuration was read again" in project.run("logs", "relay"))
         assert len(candles(engine, 1, RELAY_TOKEN=tokens[1][0])) == 1

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,9 @@ async def test_every_command_works_as_it_is_printed(tmp_path: Path, environ: dic
     found = console()
     assert len(found) > 20
     folder = tmp_path / "home"
-    folder.mkdir()
+    # As pip leaves it: where the shell looks for no commands by itself.
+    venv.create(folder / ".venv", symlinks=True)
+    (tmp_path / "bin" / "relay").rename(folder / ".venv" / "bin" / "relay")
     # Each is named before it runs, and the first that fails ends the shell, which ends its relay.
     lines = ["set -e", "trap 'kill $! 2>/dev/null' EXIT"]
     for number, line in enumerate(found):

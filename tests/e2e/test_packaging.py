@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import yaml
 
+from relay.packaging import distributions
 from relay.plugins.scaffold import TEMPLATE
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.relay_process import serving
@@ -56,6 +57,20 @@ def test_guides_template_and_pages_are_installed_with_the_code(package: str) -> 
         guides.update(path for path in (ROOT / "relay" / "web" / "static").rglob("*") if path.is_file())
         guides.update((ROOT / "relay" / "web" / "examples").glob("*/*.*"))
     assert guides <= {path for pattern in patterns for path in (ROOT / package).glob(pattern)}
+
+
+def test_a_build_has_nothing_of_an_earlier_version(tmp_path: Path) -> None:
+    checkout = distributions.copy_source(tmp_path / "checkout")
+    built = tmp_path / "built"
+    build = [sys.executable, "setup.py", "-q", "build_py", "--build-lib", str(built)]
+    gone = checkout / "relay" / "core" / "gone.py"
+    gone.touch()
+    subprocess.run(build, cwd=checkout, check=True, timeout=LONGEST_WAIT_S)
+    assert (built / "relay" / "core" / "gone.py").exists()
+    gone.unlink()
+    subprocess.run(build, cwd=checkout, check=True, timeout=LONGEST_WAIT_S)
+    assert (built / "relay" / "core" / "version.py").exists()
+    assert not (built / "relay" / "core" / "gone.py").exists()
 
 
 def test_template_unit_is_the_unit_with_a_database_of_its_own_and_a_shared_port() -> None:

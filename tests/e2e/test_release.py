@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parents[2]
 ADDRESS = f"https://example.org/owner/market-relay/blob/v{VERSION}"
 TOP = f"market_relay-{VERSION}"
+CUT = "with cut(): pass"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def release(repository: Path, call: str) -> str:
     """Run one step of a release in a repository; return what it complains about."""
     names = {f"GIT_{kind}_{what}": "a@example.org" for kind in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     environment = {**os.environ, **names, "PYTHONPATH": str(repository)}
-    script = f"from relay.packaging.release import cut, check_tag; {call}"
+    script = f"from relay.packaging.release import cut, check_tag\n{call}"
     return subprocess.run(
         [sys.executable, "-c", script], cwd=repository, env=environment, capture_output=True, text=True, check=False
     ).stderr
@@ -64,17 +65,38 @@ def test_a_release_is_dated_committed_and_tagged_once(repository: Path) -> None:
     tag = f"v{VERSION}"
     assert f"no date for {VERSION}" in release(repository, f"check_tag({tag!r})")
     (repository / "relay" / "new.py").touch()
-    assert "changes that are not committed" in release(repository, "cut()")
+    assert "changes that are not committed" in release(repository, CUT)
     (repository / "relay" / "new.py").unlink()
-    assert release(repository, "cut()") == ""
+    assert release(repository, CUT) == ""
     assert git(repository, "log", "-1", "--format=%s %D").startswith(f"Release {VERSION} ")
     assert git(repository, "tag", "--points-at", "HEAD").split() == [tag]
     assert re.search(
         rf"^## {re.escape(VERSION)} \(20\d\d-\d\d-\d\d\)$", (repository / "CHANGELOG.md").read_text(), re.M
     )
-    assert f"{VERSION} was released on 20" in release(repository, "cut()")
+    assert f"there is a tag {tag}" in release(repository, CUT)
+    git(repository, "tag", "--delete", tag)
+    assert f"{VERSION} was released on 20" in release(repository, CUT)
+    git(repository, "tag", tag)
     assert release(repository, f"check_tag({tag!r})") == ""
     assert "the tag is v9.9.9" in release(repository, "check_tag('v9.9.9')")
+
+
+def test_a_release_that_fails_changes_nothing(repository: Path) -> None:
+    before = git(repository, "rev-parse", "HEAD")
+    assert "no twine" in release(repository, "with cut(): raise SystemExit('no twine')")
+    assert git(repository, "status", "--porcelain") == git(repository, "tag") == ""
+    assert git(repository, "rev-parse", "HEAD") == before
+    assert release(repository, CUT) == ""
+
+
+def test_a_release_into_a_folder_with_files_changes_nothing(repository: Path) -> None:
+    (repository / "dist").mkdir()
+    (repository / "dist" / "sbom.json").touch()
+    (repository / ".gitignore").write_text("__pycache__\ndist\n")
+    git(repository, "commit", "--quiet", "--all", "-m", "Ignore what is built")
+    assert "dist is not empty" in release(repository, "from relay.packaging.release import main\nmain()")
+    assert git(repository, "status", "--porcelain") == git(repository, "tag") == ""
+    assert (repository / "dist" / "sbom.json").exists()
 
 
 def test_sums_are_those_of_the_files(released: Path) -> None:
@@ -110,3 +132,4 @@ def test_the_readme_of_the_wheel_links_to_what_is_outside_of_it(released: Path) 
     links = re.findall(r"(?<!`)\]\(([^)\s]+)\)", about)
     assert f"{ADDRESS}/relay/server/README.md" in links
     assert [link for link in links if "://" not in link and not link.startswith("#")] == []
+    assert re.findall(r"!\[[^\]]*\]\(([^)]+)\)", about) == [f"{ADDRESS}/tests/e2e/browser/chart-page.png?raw=true"]

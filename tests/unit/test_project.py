@@ -22,6 +22,7 @@ DOCUMENTS = [
     *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.md")) if "node_modules" not in path.parts),
 ]
 
+INSTALL_BY_NAME = re.compile(r"pip install [^\n]*\bmarket-relay\b")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -255,3 +256,9 @@ def test_a_worker_for_each_processor_runs_unit_tests_only(asked_for: list[str], 
 def test_what_is_asked_for_is_read_from_where_pytest_runs(tmp_path: Path) -> None:
     assert are_unit_tests([".", "../unit"], ROOT / "tests" / "unit")
     assert not are_unit_tests(["tests/unit"], tmp_path)
+
+
+def test_documents_install_the_relay_from_its_folder() -> None:
+    # No package index has it; whoever has its name there is somebody else.
+    found = {path.name: INSTALL_BY_NAME.findall(path.read_text(encoding="utf-8")) for path in DOCUMENTS}
+    assert {name: commands for name, commands in found.items() if commands} == {}
