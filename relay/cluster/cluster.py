@@ -12,7 +12,6 @@ from relay.cluster.bus import Bus
 from relay.cluster.carrier import Carrier, OnItem
 from relay.cluster.cluster_report import ClusterReport, Loneliness
 from relay.cluster.duty import Duty
-from relay.cluster.heard_waits import HeardWaits
 from relay.cluster.lease import LEASE_TIMING, LeaseTiming
 from relay.cluster.lease_keeper import LeaseKeeper
 from relay.cluster.owner_check import CHECK_EVERY_S
@@ -22,6 +21,7 @@ from relay.cluster.remote_history import HistoryDesk, RemoteHistory
 from relay.cluster.shared_memory import SharedMemory
 from relay.cluster.shared_provider import SharedProvider
 from relay.cluster.shared_shard import Subjects
+from relay.cluster.shared_waits import SharedWaits
 from relay.cluster.terms import shaping
 from relay.cluster.wire.bus_messages import (
     Heartbeat,
@@ -31,9 +31,7 @@ from relay.cluster.wire.bus_messages import (
     read_ask,
     read_heartbeat,
     read_memory,
-    read_wait,
     read_wish,
-    wait_body,
 )
 from relay.core.clock import Clock
 from relay.core.model import PriceUpdate
@@ -79,7 +77,26 @@ class Cluster:
         self._subjects = Subjects(f"mr.{plan.namespace}")
         self._peers = Peers()
         self._memories: dict[str, SharedMemory] = {}
-        self._heard_waits: dict[str, HeardWaits] = {}
+        self._waits = (
+            SharedWaits(
+                self.id,
+                bus,
+                self._subjects.waits,
+                self._peers,
+                clock,
+                self.shares,
+                lambda provider: provider.request_waits,
+            ),
+            SharedWaits(
+                self.id,
+                bus,
+                self._subjects.feed_waits,
+                self._peers,
+                clock,
+                self.shares,
+                lambda provider: provider.feed_waits,
+            ),
+        )
         self._desk: HistoryDesk | None = None
         self._beat_at = self._wished_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -128,12 +145,9 @@ class Cluster:
             timing=self.plan.timing,
             check_every_s=self.plan.check_every_s,
         )
-        self._heard_waits[own.name] = HeardWaits(self._clock.monotonic())
-        own.tell_waits(partial(self._tell_wait, share))
+        for waits in self._waits:
+            waits.follow(share)
         return SharedProvider(own, share)
-
-    def _tell_wait(self, share: ProviderShare, seconds: float) -> None:
-        self._bus.send(self._subjects.waits, wait_body(self.id, share.shards.first.shard, seconds))
 
     def memory(self, provider: str, memory: Memory) -> Memory:
         """Return the place of a provider for what it wants to know later: other relays know it, too."""
@@ -173,7 +187,8 @@ class Cluster:
         self._bus.listen(self._subjects.wishes, self._hear_wish)
         self._bus.listen(self._subjects.asks, self._hear_ask)
         self._bus.listen(self._subjects.memories, self._hear_memory)
-        self._bus.listen(self._subjects.waits, self._hear_wait)
+        for waits in self._waits:
+            self._bus.listen(waits.subject, partial(self._hear_wait, waits))
         self._bus.answer(self._subjects.calls(self.id), self._desk.answer)
         self._looked_at = self._clock.monotonic()
         self._keeper.start()
@@ -227,6 +242,7 @@ class Cluster:
             self._beat()
             for share in self.shares.values():
                 share.say_all_wishes()
+            self._tell_waits()
         if beat.is_leaving:
             for share in self.shares.values():
                 share.wishes.forget(beat.id)
@@ -299,19 +315,12 @@ class Cluster:
         if value != memory.value:
             self._start(self._learn(self.shares[provider].provider, memory, value), "memory of another relay")
 
-    def _hear_wait(self, body: bytes) -> None:
-        heard = read_wait(body)
-        if heard is None:
-            self.nonsense += 1
-            return
-        id_, shard, seconds = heard
-        share, now = self.shares.get(shard.provider), self._clock.monotonic()
-        beat = self._peers.said(id_, now)
-        # Who is set to something else may have another account.
-        if share is None or beat is None or shard != share.shards.first.shard or shard not in beat.able:
-            return
-        if (wait_s := self._heard_waits[shard.provider].hear(seconds, now)) > 0:
-            share.provider.hear_wait(wait_s)
+    def _hear_wait(self, waits: SharedWaits, body: bytes) -> None:
+        self.nonsense += not waits.hear(body)
+
+    def _tell_waits(self) -> None:
+        for waits in self._waits:
+            waits.tell_again()
 
     async def _learn(self, provider: Provider, memory: SharedMemory, value: Any) -> None:
         saved = asyncio.create_task(memory.learn(value))
@@ -354,8 +363,7 @@ class Cluster:
             for share in self.shares.values():
                 share.wishes.expire(now)
                 share.say_all_wishes()
-                if (left_s := share.provider.told_to_wait_s()) > 0:
-                    self._tell_wait(share, left_s)
+            self._tell_waits()
             for name, memory in self._memories.items():
                 if self.shares[name].ownership.claims(now) and memory.value is not None:
                     memory.tell()

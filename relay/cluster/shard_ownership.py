@@ -96,10 +96,22 @@ class ShardOwnership:
     def claims(self, now: float) -> dict[Shard, ClaimTold]:
         """Return the shards that this relay carries for all."""
         return {
-            shared.shard: ClaimTold(shared.revision, self._upstream.is_live(shared, now), shared.lease.is_held(now))
+            shared.shard: ClaimTold(shared.revision, self._is_live(shared, now), shared.lease.is_held(now))
             for shared in self._shards
             if shared.duty is Duty.ALL
         }
+
+    def _is_live(self, shared: SharedShard, now: float) -> bool:
+        """Say whether the relay that had a shard before may let go of it, and this one is to be believed about it.
+
+        Not for an owner that only waits, as its provider wants no connection, while another relay has one that is open.
+        """
+        if not self._upstream.is_live(shared, now):
+            return False
+        if self._provider.feeds_wait() is None or self._upstream.is_fed(shared):
+            return True
+        others = self._peers.claims(shared.shard, now)
+        return shared.lease.is_held(now) and not any(beat.claims[shared.shard].is_live for beat in others)
 
     # -- duties ----------------------------------------------------------------------------------------
 
@@ -128,7 +140,7 @@ class ShardOwnership:
         """Decide whose word counts about the state of a shard's streams; None if it is who it was."""
         others = self._peers.claims(shared.shard, now)
         live = [beat.id for beat in others if beat.claims[shared.shard].is_live]
-        if shared.duty is not Duty.NONE and (self._upstream.is_live(shared, now) or not live):
+        if shared.duty is not Duty.NONE and (self._is_live(shared, now) or not live):
             source: str | None = HERE
         elif live:
             # Whoever it was before stays it, unless the one with the newest lease is live.

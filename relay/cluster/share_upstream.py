@@ -39,7 +39,11 @@ class ShareUpstream:
         """Say whether this relay carries a shard, and has prices of it or waited long enough for some."""
         if shared.duty is Duty.NONE or self.carrier is None:
             return False
-        return self.carrier.is_live(self.wanted_of(shared)) or now - shared.taken_at >= OPENING_S
+        return self.is_fed(shared) or now - shared.taken_at >= OPENING_S
+
+    def is_fed(self, shared: SharedShard) -> bool:
+        """Say whether this relay has prices of all that it carries of a shard."""
+        return self.carrier is not None and self.carrier.is_live(self.wanted_of(shared))
 
     def is_dead(self, shared: SharedShard) -> bool:
         """Say whether streams of a shard are carried, and none of them reaches the provider."""

@@ -42,6 +42,9 @@ class SharedProvider(Provider):
         watchlist.bind(self)
         return feed_of(watchlist, self._source)
 
+    def feeds_wait(self) -> None:
+        """Return None: what another relay may carry is never refused here."""
+
     async def given(self, key: StreamKey, start: int | None, end: int, limit: int) -> Sequence[Candle]:
         """Return history as another relay or the hook gives it, unjudged. Raises `ProviderError`."""
         judge = self._source.doubts(key)

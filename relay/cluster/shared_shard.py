@@ -36,6 +36,10 @@ class Subjects(NamedTuple):
     def waits(self) -> str:
         return f"{self.prefix}.wait"
 
+    @property
+    def feed_waits(self) -> str:
+        return f"{self.prefix}.feed_wait"
+
     def news(self, shard: Shard) -> str:
         return f"{self.prefix}.news.{shard}"
 

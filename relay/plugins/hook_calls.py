@@ -18,6 +18,7 @@ from relay.core.errors import (
 from relay.core.model import ProviderInfo
 from relay.plugins.cancellation import PluginTiming, end_task, let_go
 from relay.plugins.failure_judge import FailureJudge
+from relay.plugins.feed_waits import FeedWaits
 from relay.plugins.request_waits import RequestWaits
 from relay.plugins.settings_use import SettingsUse
 from relay.plugins.validation import kind_of, list_fault
@@ -28,8 +29,8 @@ from relay.upstream.watchlist import Watchlist
 class HookCalls:
     """Calls hooks of one provider by their names. `killed` counts what did not end when it was cancelled.
 
-    Its `waits` know which calls are refused for how long; its `use` of settings has the plugin let go of those that
-    nothing runs with any more.
+    Its `waits` know which calls are refused for how long, its `feed_waits` when a feed may be opened; its `use` of
+    settings has the plugin let go of those that nothing runs with any more.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class HookCalls:
         self._failures = failures
         self._timing = timing
         self.waits = RequestWaits(self.name)
+        self.feed_waits = FeedWaits()
         has_close = self.has("relay_close")
         self.use = SettingsUse(
             self.name, settings, self._let_go if has_close else None, on_close_failure, self.end, timing

@@ -1,8 +1,9 @@
 """The updates of one feed as they leave a plugin: what makes no sense is left out, and its errors are judged."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from typing import Any
 
 from relay.core.errors import AuthenticationFailed, Killed, ProviderError
 from relay.core.model import NativeUpdate, PriceUpdate
@@ -46,7 +47,7 @@ class JudgedFeeds:
         fault_of_update, in_a_row, is_left = self._border.fault_of_update, 0, False
         leaps = self._border.leaps(watchlist)
         task = asyncio.current_task()
-        let_settings_go = self._calls.use.hold()
+        let_settings_go, settings = self._calls.use.hold(), self._calls.use.present
         try:
             async with aclosing(open_feed(watchlist)) as updates:
                 async for update in updates:
@@ -73,7 +74,7 @@ class JudgedFeeds:
         except BaseException as error:
             if _is_ended(error, task, is_left=is_left):
                 raise
-            failure = self._failures.judged("relay_stream", error)
+            failure = self._judged("relay_stream", error, settings)
         finally:
             let_settings_go()
         # Raised out here: inside `except` it would drag the original along, which may hold a key.
@@ -89,7 +90,7 @@ class JudgedFeeds:
         failure: ProviderError
         self._calls.speak()
         in_a_row, is_left, task = 0, False, asyncio.current_task()
-        let_settings_go = self._calls.use.hold()
+        let_settings_go, settings = self._calls.use.hold(), self._calls.use.present
         try:
             async with aclosing(self._calls.open_feed(watchlist, "relay_native_stream")) as updates:
                 async for update in updates:
@@ -109,10 +110,17 @@ class JudgedFeeds:
         except BaseException as error:
             if _is_ended(error, task, is_left=is_left):
                 raise
-            failure = self._failures.judged("relay_native_stream", error)
+            failure = self._judged("relay_native_stream", error, settings)
         finally:
             let_settings_go()
         raise failure
+
+    def _judged(self, hook: str, error: BaseException, settings: Mapping[str, Any]) -> ProviderError:
+        """Judge how a feed ended. What the provider says of other settings than the present ones holds no other up."""
+        failure = self._failures.judged(hook, error)
+        if settings is self._calls.use.present:
+            self._calls.feed_waits.note(failure)
+        return failure
 
 
 def _is_ended(error: BaseException, task: asyncio.Task[object] | None, *, is_left: bool) -> bool:

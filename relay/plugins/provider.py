@@ -35,6 +35,7 @@ from relay.core.saved_value import Memory
 from relay.plugins.arrivals import Loaded, lacking_setting
 from relay.plugins.cancellation import PLUGIN_TIMING, PluginTiming
 from relay.plugins.failure_judge import FailureJudge
+from relay.plugins.feed_waits import FeedWaits
 from relay.plugins.hook_calls import HookCalls
 from relay.plugins.judged_feed import JudgedFeeds
 from relay.plugins.judged_instruments import judged_answer, judged_list
@@ -42,7 +43,7 @@ from relay.plugins.market_hours import MarketHours
 from relay.plugins.outage import Outage
 from relay.plugins.provider_secrets import ProviderSecrets
 from relay.plugins.provider_session import ProviderSession
-from relay.plugins.request_waits import RequestWait
+from relay.plugins.request_waits import RequestWait, RequestWaits
 from relay.plugins.validation import CandleValidator, fault_of_budget, fault_of_live, fault_of_native, fault_of_type
 from relay.telemetry.events import Speaker, event
 from relay.telemetry.loop_monitor import Blocks
@@ -152,6 +153,7 @@ class Provider:
         """
         self._calls.use.replace(settings)
         self._calls.waits.forget()
+        self._calls.feed_waits.forget()
         self.hours.forget()
         self._secrets.add(settings)
         self.readmit()
@@ -346,17 +348,19 @@ class Provider:
         """Return for how long the provider takes no requests, None if it does as far as is known."""
         return self._calls.waits.longest()
 
-    def tell_waits(self, tell: Callable[[float], None]) -> None:
-        """Have `tell` hear for how long the provider itself asks to wait, each time that it does."""
-        self._calls.waits.on_told = tell
+    @property
+    def request_waits(self) -> RequestWaits:
+        """How long it takes no requests: what it told, and what other relays were told."""
+        return self._calls.waits
 
-    def told_to_wait_s(self) -> float:
-        """Return for how long the provider itself asked to wait still, 0 if it did not."""
-        return self._calls.waits.told_s()
+    @property
+    def feed_waits(self) -> FeedWaits:
+        """How long it takes no new connections: what it told, and what other relays were told."""
+        return self._calls.feed_waits
 
-    def hear_wait(self, seconds: float) -> None:
-        """Make no request for so long: another relay was told so."""
-        self._calls.waits.hear(seconds, f"{self.info.title} asked another relay to wait")
+    def feeds_wait(self) -> RequestWait | None:
+        """Return for how long no feed of candles may be opened, None if one may."""
+        return self.feed_waits.left()
 
     @property
     def shares(self) -> bool:

@@ -15,7 +15,7 @@ LONG_S = 90.0
 
 
 class RequestWait(NamedTuple):
-    """For how many seconds requests are refused still, and why."""
+    """For how many seconds requests, or new connections, are refused still, and why."""
 
     left_s: float
     why: str

@@ -231,10 +231,35 @@ class FeedSlot:
             self._feeds.clear()
 
     async def _open(self) -> Feed:
-        wait_s = self._attempts.take(self._clock.monotonic())
-        if wait_s:
-            self._plan_opening(self._clock.monotonic() + wait_s)
-            await asyncio.sleep(wait_s)
+        await self._be_admitted()
+        return self._open_now()
+
+    async def _be_admitted(self, *ends: asyncio.Task[Any]) -> bool:
+        """Wait until a feed may be opened; return False if one of `ends` is over before that.
+
+        It may not while the provider wants no new feed, whoever was told so. Other settings end that wait, since the
+        provider forgets it with those of before.
+        """
+        now = asyncio.get_running_loop().time
+        place_at: float | None = None
+        while not any(end.done() for end in ends):
+            if (wait := self._provider.feeds_wait()) is not None:
+                wait_s = wait.left_s
+                if not self._feeds:
+                    self._loss = Loss(wait.why, self._clock.monotonic() + wait_s, is_barred=True)
+                    self._tell_loss(self._supervised.values())
+            else:
+                if place_at is None:
+                    place_at = now() + self._attempts.take(self._clock.monotonic())
+                wait_s = place_at - now()
+                # A timer may be early by less.
+                if wait_s < 0.001:
+                    return True
+                self._plan_opening(self._clock.monotonic() + wait_s)
+            await self._wait(wait_s, *ends)
+        return False
+
+    def _open_now(self) -> Feed:
         self._plan_opening(0.0)
         self._retried_at.clear()
         feed = self._new_feed(
@@ -308,8 +333,8 @@ class FeedSlot:
         log.info("feed %s %d is being replaced: %s", self._provider.name, old.number, replacement.reason, extra=about)
         self._attempts.count_again(replacement.cause, replacement.reason)
         is_told = False
-        while not old.task.done():
-            new = await self._open()
+        while await self._be_admitted(old.task):
+            new = self._open_now()
             ready = asyncio.create_task(new.ready.wait())
             try:
                 await asyncio.wait(

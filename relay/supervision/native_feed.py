@@ -156,6 +156,10 @@ class NativeFeed:
 
     async def _follow_all(self) -> ProviderError | None:
         """Follow the streams until the connection ends; return why it failed."""
+        while (wait := self._provider.feed_waits.left()) is not None:
+            self._pausing = asyncio.current_task()
+            await asyncio.sleep(wait.left_s)
+        self._pausing = None
         while not self._attempts.has_spare(self._clock.monotonic()):  # noqa: ASYNC110  places come back by time
             await asyncio.sleep(1.0)
         self._attempts.take(self._clock.monotonic())

@@ -171,7 +171,7 @@ def _refusal(error: aiohttp.WSServerHandshakeError, way: str) -> ProviderError:
         if wait_s is None and error.status == 418:
             wait_s = BAN_S
         if wait_s is not None:
-            return RateLimited(text, wait_s)
+            return RateLimited(text, wait_s, by_provider=True)
         # Nobody says for how long: attempts with growing pauses stay far below any venue's limit of attempts.
     return ProviderUnavailable(text)
 

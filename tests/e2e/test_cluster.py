@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from relay.client import RelayClient
+from relay.client import RelayClient, State, Update
 from tests.support.authority import Authority
 from tests.support.conditions import eventually
 from tests.support.nats_server import NatsServer, nats_program, nats_running
@@ -300,3 +300,60 @@ async def test_relays_reach_nats_by_tls_and_with_a_password_that_nobody_reads(
         await check("a", "relay:hush-hush@127.0.0.1", "joined", "connected to NATS")
         await check("b", "relay:hush@127.0.0.1", "alone", "NATS: ")
         await check("c", "127.0.0.1", "alone", "NATS: ")
+
+
+async def hear_states(url: str, stream: str, states: list[tuple[str, str]]) -> None:
+    """Follow a stream until cancelled; note its states and what is said with them, and `price` for a price."""
+    async with RelayClient(url, waits_for_relay=True) as client:
+        await client.subscribe(stream)
+        async for message in client:
+            if isinstance(message, State):
+                states.append((message.status, message.message))
+            elif isinstance(message, Update) and states[-1:] != [("price", "")]:
+                states.append(("price", ""))
+
+
+BAN_S = 30
+STREAM = "BTCUSDT@1s"
+
+
+@pytest.mark.timeout(300)
+async def test_a_relay_does_not_connect_while_the_exchange_wants_another_one_to_wait(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    async with (
+        Sandbox(forex_always_open=True) as sandbox,
+        nats_running(nats_program(request.config), tmp_path) as nats,
+        aiohttp.ClientSession() as session,
+        AsyncExitStack() as stack,
+    ):
+        relays = [ClusteredRelay(name, sandbox, nats, tmp_path, {}) for name in NAMES[:2]]
+        for relay in relays:
+            stack.push_async_callback(relay.close)
+            await relay.start()
+        cluster = RelayCluster(relays, session)
+        await cluster.settle()
+        owner = await cluster.owner("binance")
+        (other,) = (relay for relay in relays if relay is not owner)
+        states: list[tuple[str, str]] = []
+        reading = asyncio.create_task(hear_states(other.url, STREAM, states))
+        stack.callback(reading.cancel)
+        await eventually(lambda: ("price", "") in states)
+        before = len(sandbox.binance.connect_log)
+        log, faults = sandbox.binance.connect_log, sandbox.binance.faults
+        faults.refuse(429, retry_after=str(BAN_S))
+        faults.drop()
+        await eventually(lambda: len(log) > before)
+        # Whoever comes until then is refused, and counted.
+        faults.refuse(429, seconds=log[before].time + BAN_S - time.monotonic(), retry_after=str(BAN_S))
+        await eventually(lambda: states[-1][1].startswith("the connection was refused with HTTP 429; the next"))
+        assert states[-1][0] == "throttled"
+        # What the owner was told goes with it; the other relay was told, too.
+        await owner.kill()
+        await eventually(lambda: states[-1][1].startswith("Binance asked another relay to wait; the next attempt is "))
+        assert states[-1][0] == "throttled"
+        # Settings that are read again and are the same change nothing.
+        other.signal(signal.SIGHUP)
+        await eventually(lambda: states[-1][0] == "price")
+        assert [one.status for one in log[before:]] == [429, 101]
+        assert (await cluster.status(other))["cluster"]["bus"]["invalid"] == 0

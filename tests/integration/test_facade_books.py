@@ -227,3 +227,18 @@ async def test_a_book_that_nobody_asks_for_any_more_is_let_go(sandbox: Sandbox, 
     before = calls(sandbox)
     await relay.get(BOOK)
     assert calls(sandbox) == before + 1
+
+
+async def test_no_stream_is_opened_while_the_exchange_wants_no_connection(sandbox: Sandbox, relay: Running) -> None:
+    waits = relay.app[SUPERVISORS]["binance"].provider.feed_waits
+    waits.hear(600.0, "Binance asked another relay to wait")
+    assert (await polled(relay))["bids"]
+    assert feed(relay).is_pausing
+    assert calls(sandbox) == 1
+    assert [*sandbox.binance.connect_log] == []
+    # Other settings end the wait.
+    waits.forget()
+    feed(relay).renew()
+    await eventually(lambda: feed(relay).newest(KEY))
+    assert not feed(relay).is_pausing
+    assert [one.status for one in sandbox.binance.connect_log] == [101]

@@ -24,6 +24,7 @@ from relay import (
     websocket_feed,
 )
 from relay.upstream.codec import Decoded
+from relay.upstream.rest import MAX_RETRY_AFTER_S
 from relay.upstream.websocket_feed import SOCKET_LIMITS, SocketLimits
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.loopback_server import app_of, loopback_server
@@ -462,6 +463,12 @@ async def test_a_refused_upgrade_names_its_status_and_no_address(
         (418, {"Retry-After": "300"}, 300.0),
         # The shortest ban.
         (418, {}, 120.0),
+        (429, {"Retry-After": "-5"}, None),
+        (418, {"Retry-After": "-5"}, 120.0),
+        (429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        (418, {"Retry-After": "999999999"}, MAX_RETRY_AFTER_S),
+        (429, {"Retry-After": "1e9"}, None),
+        (418, {"Retry-After": "9" * 5000}, 120.0),
     ],
 )
 async def test_a_limit_is_waited_for_as_long_as_it_is_said_to_last(
@@ -475,6 +482,8 @@ async def test_a_limit_is_waited_for_as_long_as_it_is_said_to_last(
     else:
         assert isinstance(error, RateLimited)
         assert error.retry_after == wait_s
+        # It is told to other relays.
+        assert error.by_provider
 
 
 async def test_a_refused_connection_is_unavailable(session: aiohttp.ClientSession, unused_tcp_port: int) -> None:

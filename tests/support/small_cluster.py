@@ -52,9 +52,22 @@ class Venue:
         self.open: dict[object, set[StreamKey]] = {}
         self.most = 0
         self.opened = 0
+        self.tried: list[float] = []
+        """When feeds were opened, or refused, by the loop's time."""
+        self.refuses_until = 0.0
+        """Until then it takes no new feed, and says for how long, by the loop's time."""
         self.calls: list[tuple[int | None, int]] = []
+        self.cut: set[object] = set()
         self.again: list[Candle] = []
         """Closed candles that its feeds send once more, to each stream."""
+
+    def refuse(self, seconds: float) -> None:
+        """Take no new feed for so long."""
+        self.refuses_until = asyncio.get_running_loop().time() + seconds
+
+    def drop(self) -> None:
+        """End the feeds that are open."""
+        self.cut |= {*self.open}
 
     @property
     def subscribed(self) -> list[StreamKey]:
@@ -94,6 +107,10 @@ class VenuePlugin:
         venue, feed = self._venue, object()
         await asyncio.sleep(0.05)
         self._reach()
+        now = asyncio.get_running_loop().time()
+        venue.tried.append(now)
+        if (left_s := venue.refuses_until - now) > 0:
+            raise RateLimited("the connection was refused with HTTP 429", left_s, by_provider=True)
         venue.opened += 1
         venue.open[feed] = set()
         venue.most = max(venue.most, len(venue.open))
@@ -113,8 +130,11 @@ class VenuePlugin:
                         yield PriceUpdate(key, price(time, part - 1), ts_event_ms=at * 100)
                 await asyncio.sleep((at + 1) / 10 - self._now())
                 self._reach()
+                if feed in venue.cut:
+                    raise ProviderUnavailable("the connection was lost")
         finally:
             del venue.open[feed]
+            venue.cut.discard(feed)
 
     @hookimpl
     async def relay_candles(self, start: int | None, end: int, limit: int) -> list[Candle]:

@@ -6,14 +6,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-from relay.cluster.shards import Shard
+from relay.cluster.shards import Shard, favourite
 from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat, heartbeat_body, news_body, read_heartbeat, wait_body
 from relay.cluster.wire.history_messages import HistoryCall, history_body, read_candles
 from relay.core.errors import BadAnswer, RateLimited
 from relay.core.model import Candle, PriceUpdate, StreamKey
 from relay.core.spans import Span
+from tests.support.conditions import eventually
 from tests.support.fake_bus import BusFaults, FakeBus
-from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, price, small_cluster
+from tests.support.small_cluster import BEGAN, A, B, Hearer, SmallCluster, SmallRelay, price, small_cluster
 
 
 def follow_all(cluster: SmallCluster) -> list[Hearer]:
@@ -280,7 +281,17 @@ async def test_nobody_asks_a_provider_that_asked_one_relay_to_wait(tmp_path: Pat
         assert await cluster.owner().provider.given(A, None, int(cluster.now()), 10)
 
 
-async def test_waits_that_are_claimed_on_the_bus_silence_nobody_for_long(tmp_path: Path) -> None:
+def waits_of(relay: SmallRelay) -> dict[str, bool]:
+    """Return by the subject of each kind of wait whether a relay keeps to one."""
+    provider = relay.provider
+    return {
+        "mr.test.wait": provider.requests_wait() is not None,
+        "mr.test.feed_wait": provider.feed_waits.left() is not None,
+    }
+
+
+@pytest.mark.parametrize("subject", ["mr.test.wait", "mr.test.feed_wait"])
+async def test_waits_that_are_claimed_on_the_bus_silence_nobody_for_long(tmp_path: Path, subject: str) -> None:
     async with small_cluster(tmp_path, "ab") as cluster:
         one, shard = cluster.relays[0], cluster.relays[0].cluster.shares["venue"].shards.first.shard
         # It lives, and does not carry these streams.
@@ -291,16 +302,165 @@ async def test_waits_that_are_claimed_on_the_bus_silence_nobody_for_long(tmp_pat
             wait_body("b", shard._replace(terms="others"), 60.0),
             orjson.dumps(["b", str(shard), "long"]),
             orjson.dumps(["b", str(shard), -60]),
+            orjson.dumps(["b", str(shard), 60, "more"]),
         ):
-            cluster.broker.publish("mr.test.wait", body)
+            cluster.broker.publish(subject, body)
         await asyncio.sleep(0.1)
-        assert one.provider.requests_wait() is None
+        assert not any(waits_of(one).values())
+        assert one.cluster.document()["bus"]["invalid"] == 3
         silent = 0
         for _ in range(360):
-            cluster.broker.publish("mr.test.wait", wait_body("b", shard, 1e9))
+            cluster.broker.publish(subject, wait_body("b", shard, 1e9))
             await asyncio.sleep(10)
-            silent += one.provider.requests_wait() is not None
+            silent += waits_of(one)[subject]
+            # One kind of wait is none of the other.
+            assert sum(waits_of(one).values()) <= waits_of(one)[subject]
         assert 25 <= silent <= 65
+
+
+async def refused(cluster: SmallCluster, seconds: float) -> SmallRelay:
+    """Let the owner lose its feed, and be refused the next one; return it once it was."""
+    owner = cluster.owner()
+    tried = len(cluster.venue.tried)
+    cluster.venue.refuse(seconds)
+    cluster.venue.drop()
+    await eventually(lambda: len(cluster.venue.tried) > tried)
+    return owner
+
+
+async def test_no_relay_connects_to_a_provider_that_refused_another_one(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path) as cluster:
+        hearers = {relay.name: relay.follow(A) for relay in cluster.relays}
+        await asyncio.sleep(2)
+        owner = await refused(cluster, 60.0)
+        until, tried = cluster.venue.refuses_until, len(cluster.venue.tried)
+        # One that comes later is told, too, before it could own anything.
+        late = await cluster.add("late")
+        hearers["late"] = late.follow(A)
+        await asyncio.sleep(1)
+        await owner.crash()
+        # Whoever takes the lease may hand it over to another one, which is live after 8 s at the latest.
+        await cluster.settle(20)
+        following = cluster.owner()
+        assert following is not owner
+        assert following.provider.feed_waits.told_s() == 0.0
+        for relay in cluster.relays:
+            if relay is not owner:
+                stream = hearers[relay.name].stream
+                assert stream.status == "throttled"
+                assert stream.message.startswith("Venue asked another relay to wait; the next attempt is at ")
+        # What is wanted meanwhile is throttled at once, and requests go on.
+        other = following.follow(B)
+        await asyncio.sleep(1)
+        assert other.stream.status == "throttled"
+        assert await following.provider.given(A, None, int(cluster.now()), 10)
+        assert following.provider.requests_wait() is None
+        await asyncio.sleep(until - 0.5 - asyncio.get_running_loop().time())
+        assert len(cluster.venue.tried) == tried
+        await asyncio.sleep(4)
+        assert min(cluster.venue.tried[tried:]) >= until
+        assert len(cluster.venue.tried) == tried + 1
+        for name, hearer in hearers.items():
+            if name != owner.name:
+                assert hearer.stream.status == "connected"
+                hearer.check(cluster.now())
+        # Relays of an older version know one kind of wait alone, and are not told of this one.
+        assert [subject for subject, _ in cluster.broker.heard if subject == "mr.test.wait"] == []
+
+
+async def test_a_wait_for_requests_is_none_for_feeds(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "ab") as cluster:
+        owner = cluster.owner()
+        (other,) = (relay for relay in cluster.relays if relay is not owner)
+        hearer = other.follow(A)
+        owner.plugin.banned_s = 60.0
+        with pytest.raises(RateLimited):
+            await owner.provider.given(A, None, int(cluster.now()), 10)
+        await owner.crash()
+        await cluster.settle()
+        assert other.provider.requests_wait() is not None
+        assert other.provider.feed_waits.left() is None
+        assert len(cluster.venue.open) == 1
+        # Its prices come, and what was missed waits.
+        assert hearer.stream.message.startswith("the missed candles follow in ")
+
+
+async def test_relays_that_lose_the_bus_within_a_wait_keep_to_it(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "ab") as cluster:
+        hearers = [relay.follow(A) for relay in cluster.relays]
+        await asyncio.sleep(2)
+        owner = await refused(cluster, 40.0)
+        until, tried = cluster.venue.refuses_until, len(cluster.venue.tried)
+        await asyncio.sleep(1)
+        cluster.broker.is_down = True
+        await asyncio.sleep(10)
+        assert all(relay.cluster.is_alone for relay in cluster.relays)
+        assert [hearer.stream.status for hearer in hearers] == ["throttled"] * 2
+        await asyncio.sleep(until + 3 - asyncio.get_running_loop().time())
+        # Both connect, as they are alone, and neither did within the wait.
+        assert len(cluster.venue.tried) == tried + 2
+        assert min(cluster.venue.tried[tried:]) >= until
+        assert [hearer.stream.status for hearer in hearers] == ["connected"] * 2
+        cluster.broker.is_down = False
+        await cluster.settle()
+        assert owner.provider.feed_waits.left() is None
+
+
+async def test_a_wait_that_began_without_the_bus_is_told_once_it_is_back(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "ab") as cluster:
+        owner = cluster.owner()
+        (other,) = (relay for relay in cluster.relays if relay is not owner)
+        owner.follow(A)
+        await asyncio.sleep(2)
+        cluster.broker.is_down = True
+        await asyncio.sleep(3)
+        cluster.venue.refuse(60.0)
+        cluster.venue.drop()
+        await asyncio.sleep(8)
+        assert owner.provider.feed_waits.told_s() > 0
+        assert other.provider.feed_waits.left() is None
+        cluster.broker.is_down = False
+        await cluster.settle()
+        assert other.provider.feed_waits.left() is not None
+
+
+async def test_a_feed_that_is_open_is_not_closed_for_an_owner_that_has_to_wait(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "b") as cluster:
+        hearer = cluster.relays[0].follow(A)
+        await asyncio.sleep(2)
+        shard = cluster.relays[0].cluster.shares["venue"].shards.first.shard
+        # As if it had been told so for another connection.
+        cluster.venue.refuse(60.0)
+        cluster.relays[0].provider.feed_waits.note(RateLimited("HTTP 429", 60.0, by_provider=True))
+        until, tried = cluster.venue.refuses_until, len(cluster.venue.tried)
+        names = [name for name in "acdefgh" if favourite(shard, ["b", name]) == name]
+        new = await cluster.add(names[0])
+        late = new.follow(A)
+        await asyncio.sleep(30)
+        assert new.duty == "all"
+        assert (len(cluster.venue.open), len(cluster.venue.tried)) == (1, tried)
+        assert [hearer.stream.status, late.stream.status] == ["connected", "connected"]
+        await asyncio.sleep(until + 5 - asyncio.get_running_loop().time())
+        assert cluster.relays[0].duty == "none"
+        assert len(cluster.venue.tried) == tried + 1
+        assert min(cluster.venue.tried[tried:]) >= until
+        for one in (hearer, late):
+            one.check(cluster.now())
+            assert "reconnecting" not in one.states
+
+
+async def test_a_relay_ends_within_a_wait(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "ab") as cluster:
+        for relay in cluster.relays:
+            relay.follow(A)
+        await asyncio.sleep(2)
+        owner = await refused(cluster, 600.0)
+        tried = len(cluster.venue.tried)
+        before = asyncio.get_running_loop().time()
+        for relay in (owner, *cluster.relays):
+            await relay.end()
+        assert asyncio.get_running_loop().time() - before < 10
+        assert len(cluster.venue.tried) == tried
 
 
 async def test_relays_that_are_alone_spend_their_part_of_a_budget_and_then_all_of_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from relay.supervision.feed_slot import HURRY_S, FeedSlot
 from relay.supervision.stream_state import SupervisedStream
 from relay.supervision.timing import FeedTiming
 from tests.support.conditions import eventually
-from tests.support.supervised_provider import KEY, A, B, Scripted, make_live, rig_of, update
+from tests.support.supervised_provider import KEY, A, B, Rig, Scripted, make_live, rig_of, update
 
 
 def state(supervised: SupervisedStream) -> str:
@@ -459,3 +459,150 @@ async def test_a_supervisor_that_is_closed_just_after_a_last_stream_left_waits_f
             await asyncio.sleep(0)
         await supervisor.close()
         assert plugin.feeds[0].has_ended
+
+
+def another_was_told(rig: Rig, seconds: float) -> None:
+    rig.provider.feed_waits.hear(seconds, "Scripted asked another relay to wait")
+
+
+async def test_no_feed_is_opened_while_another_relay_has_to_wait(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        another_was_told(rig, 600.0)
+        one = rig.carry(A)
+        slot = rig.slot(one)
+        await eventually(lambda: one.stream.status == "throttled")
+        message = "Scripted asked another relay to wait; the next attempt is at 2025-11-24T16:10:30Z"
+        assert one.stream.message == message
+        # Streams come and go meanwhile, and all else that ends other pauses does not end this one.
+        rig.hands.now += 60
+        late = rig.carry(B)
+        slot.add(late)
+        assert (late.stream.status, late.stream.message) == ("throttled", message)
+        slot.remove(A)
+        slot.hurry()
+        slot.check_silence(rig.hands.now)
+        slot.renew()
+        assert not await opened_within(plugin, 590.0, 0)
+        assert rig.attempts.connects == 0
+        await eventually(partial(has_feeds, plugin, 1))
+        assert plugin.feeds[0].watchlist.streams == (B,)
+        assert state(late) == "connecting"
+        plugin.feeds[0].watchlist.accept([B])
+        assert state(late) == "connected"
+
+
+async def test_a_wait_that_grows_is_kept_to_until_its_end(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        another_was_told(rig, 10.0)
+        one = rig.carry(A)
+        rig.slot(one)
+        assert not await opened_within(plugin, 9.0, 0)
+        another_was_told(rig, 20.0)
+        assert not await opened_within(plugin, 19.0, 0)
+        assert await opened_within(plugin, 1.5, 0)
+
+
+async def test_a_wait_that_is_heard_in_the_pause_after_a_loss_is_kept_to(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        rig.slot(one)
+        await make_live(plugin, one.stream)
+        plugin.feeds[0].end(ProviderUnavailable("HTTP 503"))
+        await eventually(lambda: state(one) == "reconnecting")
+        another_was_told(rig, 60.0)
+        await eventually(lambda: state(one) == "throttled")
+        assert not await opened_within(plugin, 50.0, 1)
+        assert await opened_within(plugin, 10.0, 1)
+        assert state(one) == "reconnecting"
+
+
+async def test_other_settings_end_a_wait(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        another_was_told(rig, 600.0)
+        one = rig.carry(A)
+        slot = rig.slot(one)
+        await eventually(lambda: state(one) == "throttled")
+        rig.provider.reconfigure({})
+        slot.renew()
+        await eventually(partial(has_feeds, plugin, 1))
+        assert state(one) == "connecting"
+
+
+async def test_a_slot_can_be_ended_in_a_wait(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        another_was_told(rig, 600.0)
+        one = rig.carry(A)
+        slot = rig.slot(one)
+        await eventually(lambda: state(one) == "throttled")
+        slot.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await slot.task
+        assert (slot.open_feeds, plugin.feeds) == (0, [])
+
+
+async def test_a_feed_that_is_open_goes_on_and_its_replacement_waits(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        slot = rig.slot(one)
+        await make_live(plugin, one.stream)
+        another_was_told(rig, 60.0)
+        plugin.feeds[0].watchlist.closing("going down")
+        later = rig.carry(B)
+        slot.add(later)
+        plugin.feeds[0].watchlist.accept([B])
+        assert not await opened_within(plugin, 55.0, 1)
+        assert (state(one), state(later), plugin.feeds[0].has_ended) == ("connected", "connected", False)
+        assert await opened_within(plugin, 6.0, 1)
+        plugin.feeds[1].watchlist.accept([A, B])
+        await eventually(lambda: plugin.feeds[0].has_ended)
+        assert (state(one), one.stream.reconnects) == ("connected", 0)
+
+
+async def test_streams_of_a_feed_that_ends_before_it_may_be_replaced_know_until_when(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        one = rig.carry(A)
+        rig.slot(one)
+        await make_live(plugin, one.stream)
+        another_was_told(rig, 60.0)
+        plugin.feeds[0].watchlist.closing("going down")
+        assert not await opened_within(plugin, 5.0, 1)
+        plugin.feeds[0].end(ProviderUnavailable("it went down"))
+        await eventually(lambda: state(one) == "reconnecting")
+        await eventually(lambda: state(one) == "throttled")
+        assert not await opened_within(plugin, 50.0, 1)
+        assert await opened_within(plugin, 6.0, 1)
+
+
+async def test_a_refusal_of_one_feed_holds_for_all_of_them(tmp_path: Path) -> None:
+    plugin, told = Scripted(), list[float]()
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.provider.feed_waits.on_told = told.append
+        one, other = rig.carry(A), rig.carry(B)
+        rig.slot(one)
+        await eventually(partial(has_feeds, plugin, 1))
+        plugin.feeds[0].end(RateLimited("HTTP 429", 60.0, by_provider=True))
+        await eventually(lambda: state(one) == "throttled")
+        rig.slot(other)
+        await eventually(lambda: state(other) == "throttled")
+        assert other.stream.message.startswith("HTTP 429; the next attempt is at 2025-11-24T16:01:")
+        assert told == [60.0]
+        assert not await opened_within(plugin, 59.0, 1)
+        await eventually(partial(has_feeds, plugin, 3))
+
+
+async def test_what_the_provider_said_of_the_settings_of_before_is_nobodys_wait(tmp_path: Path) -> None:
+    plugin = Scripted()
+    async with rig_of(plugin, tmp_path) as rig:
+        rig.slot(rig.carry(A))
+        await eventually(partial(has_feeds, plugin, 1))
+        rig.provider.reconfigure({})
+        plugin.feeds[0].end(RateLimited("HTTP 429", 60.0, by_provider=True))
+        await eventually(partial(has_feeds, plugin, 2))
+        assert rig.provider.feeds_wait() is None

@@ -4,6 +4,7 @@ Anybody who may write to the bus can send anything. Here only the form is judged
 and not too much. Whether a candle makes sense is judged where those of providers are, at the border.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -228,7 +229,8 @@ def read_ask(body: bytes) -> tuple[str, Shard] | None:
 
 def wait_body(id_: str, shard: Shard, seconds: float) -> bytes:
     """Write for how long a provider asked a relay to wait; the shard says of which provider, with which settings."""
-    return orjson.dumps([id_, str(shard), round(seconds, 1)])
+    # Never too short: whoever hears it would ask a moment too early.
+    return orjson.dumps([id_, str(shard), math.ceil(seconds * 10) / 10])
 
 
 def read_wait(body: bytes) -> tuple[str, Shard, float] | None:

@@ -76,6 +76,7 @@ class Faults:
 
     def _reset(self) -> None:
         self.refusal_status: int | None = None
+        self.refusal_headers: dict[str, str] = {}
         self._refusal_until: float | None = None
         self._refusals_left: int | None = None
         self._muted_all = False
@@ -113,9 +114,17 @@ class Faults:
                 one.close(code, reason)
         return len(chosen)
 
-    def refuse(self, status: int = 503, *, seconds: float | None = None, times: int | None = None) -> None:
+    def refuse(
+        self,
+        status: int = 503,
+        *,
+        seconds: float | None = None,
+        times: int | None = None,
+        retry_after: str | None = None,
+    ) -> None:
         """Answer new WebSocket connections with this HTTP status, for a time, so many times, or until `accept`."""
         self.refusal_status = status
+        self.refusal_headers = {} if retry_after is None else {"Retry-After": retry_after}
         self._refusal_until = None if seconds is None else time.monotonic() + seconds
         self._refusals_left = times
 

@@ -180,7 +180,10 @@ class StandIn(SimulatedExchange):
         """Refuse new connections, or let them wait, as ordered."""
         await self.faults.admitted()
         status = self.faults.refusal()
-        refused = web.Response(status=status) if status is not None else await super().admit(request)
+        if status is not None:
+            refused: web.Response | None = web.Response(status=status, headers=self.faults.refusal_headers)
+        else:
+            refused = await super().admit(request)
         self.connect_log.append(Connect(time.monotonic(), request.path, 101 if refused is None else refused.status))
         return refused
 
