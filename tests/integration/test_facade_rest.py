@@ -1,5 +1,6 @@
 """The REST side of the facade for Binance's programs: rows, lists, refusals, tokens and limits."""
 
+import asyncio
 import logging
 import re
 from pathlib import Path
@@ -88,6 +89,24 @@ async def test_what_was_stored_without_texts_is_fetched_once_more_and_never_made
     answer = await klines(relay, startTime=START_MS, limit=3)
     assert refusal(answer) == (503, -1001)
     assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_a_program_hears_in_time_that_the_exchange_is_slow_and_has_the_rows_later(
+    sandbox: Sandbox, relay_with: StartRelay
+) -> None:
+    relay, loop = await relay_with(), asyncio.get_running_loop()
+    sandbox.binance.faults.delay_rest(20.0)
+    began = loop.time()
+    answer = await klines(relay, startTime=START_MS, limit=3)
+    assert loop.time() - began < 10.0
+    assert refusal(answer) == (504, -1007)
+    sandbox.binance.faults.delay_rest(0.0)
+    answer = await klines(relay, startTime=START_MS, limit=3)
+    while answer.status != 200:
+        answer = await klines(relay, startTime=START_MS, limit=3)
+    assert len(answer.body) == 3
+    # The call that was given up by one was waited for by the next.
+    assert kline_calls(sandbox) == 1
 
 
 async def test_times_in_microseconds_are_taken_and_given(relay: Running, sandbox: Sandbox) -> None:

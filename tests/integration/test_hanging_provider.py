@@ -395,6 +395,20 @@ async def test_a_quote_that_comes_late_is_waited_for_where_there_is_no_other(rel
     assert [one["s"] for one in body["d"]] == ["ok"]
 
 
+async def test_a_chart_hears_in_time_that_a_provider_is_silent_and_has_the_bars_later(
+    relay: Running, mute: Mute
+) -> None:
+    mute.speaks.set()
+    loop = asyncio.get_running_loop()
+    began, asked = loop.time(), f"/udf/history?symbol=mute:AAPL&resolution=1&from={MINUTE - 600}&to={MINUTE}"
+    answer = await relay.get(asked)
+    assert loop.time() - began < 10.0
+    # Not `no_data`, which a chart takes for the end of the past.
+    assert answer.body == {"s": "error", "errmsg": "Mute did not answer within 9 s; ask again"}
+    mute.gives.set()
+    assert (await relay.get(asked)).body["s"] == "ok"
+
+
 @pytest.mark.parametrize("waits_for", ["lookup", "candles"])
 async def test_a_client_that_the_relay_sends_away_takes_no_stream_afterwards(
     relay: Running, mute: Mute, waits_for: str

@@ -1,5 +1,6 @@
 """What a facade is: routes in the protocol of another service, over the parts that the relay has anyway."""
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 
 from aiohttp import web
 
+from relay.core.errors import ProviderTimeout
 from relay.core.intervals import length_s
+from relay.history.known_answers import EncodedCandles
+from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.plugins.provider import Provider
@@ -36,10 +40,23 @@ class FacadeTiming(NamedTuple):
     """On record the first event of a candle came up to 2.7 s after the end of the one before."""
     first_answer_s: float = 1.0
     """So long the first word of a stream of the exchange's own is waited for, before the exchange is asked."""
+    history_s: float = 9.0
+    """So long a request waits for candles of a provider: programs give up after 10 s, and then know no reason."""
 
     def kept_s(self, interval: str) -> float:
         """Return how long a series stays live after the last request."""
         return min(self.most_kept_s, max(self.least_kept_s, self.kept_intervals * length_s(interval)))
+
+    async def candles(self, history: HistoryService, asked: HistoryRequest) -> EncodedCandles:
+        """Return candles, if they come in time; what is on its way then goes on. Raises `ProviderTimeout`."""
+        try:
+            async with asyncio.timeout(self.history_s) as limit:
+                return await history.text(asked)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            said = f"{asked.source.info.title} did not answer within {self.history_s:g} s; ask again"
+            raise ProviderTimeout(said) from None
 
 
 FACADE_TIMING = FacadeTiming()

@@ -5,24 +5,23 @@ there is no status for all of them, and no last line that says "whole" either: t
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 
 import orjson
 
-from relay.core.errors import BadAnswer, Code, ProviderError, RateLimited, RequestError, UnknownSymbol
-from relay.core.model import StreamKey
+from relay.core.errors import Code, ProviderError, RateLimited, RequestError, UnknownSymbol
 from relay.instruments.directory import Directory, Target
 from relay.protocol.fields import check_is_past
-from relay.protocol.frames import error_message
 from relay.protocol.symbol_names import parse_symbol
 from relay.storage.chunks import Chunk, as_named_lines
 from relay.web.access.access import Access, Caller
 from relay.web.contract.queries import HistoryQuery
 from relay.web.http.asked_history import AskedHistory
 from relay.web.http.history_pages import HistoryPages
+from relay.web.http.symbol_turns import Failures, SymbolTurns, error_line
 
 SYMBOLS_PER_REQUEST = 5
 """So many further symbols count as one more request, as with streams over the WebSocket."""
@@ -30,72 +29,9 @@ LOOKED_UP_AT_ONCE = 25
 """A provider that lists nothing is asked for a symbol, and answers few questions at a time."""
 PATIENCE_S = 2.0
 """So long an answer waits for what comes next in it, before other symbols come first."""
-MOST_FAILURES = 2
-"""A provider that failed so often in a row is not asked for further symbols: each could take as long as it may."""
 
 
 _Places = defaultdict[str | None, asyncio.Semaphore]
-_Finding = asyncio.Task[Target | RequestError]
-
-
-class _Failures:
-    # What providers failed with in a row, within one request.
-    def __init__(self) -> None:
-        self._of: dict[str, list[ProviderError]] = {}
-
-    def last_of(self, provider: str) -> ProviderError | None:
-        """Return the error for which a provider is not asked any more; None while it is."""
-        errors = self._of.get(provider, [])
-        is_over = len(errors) >= MOST_FAILURES or any(isinstance(error, RateLimited) for error in errors)
-        return errors[-1] if is_over else None
-
-    def may_ask(self, provider: str, silent: int) -> bool:
-        """Say whether a provider may be asked for one symbol more while so many are silent: each could fail."""
-        return silent + len(self._of.get(provider, [])) < MOST_FAILURES
-
-    def note(self, provider: str, error: ProviderError) -> None:
-        if not isinstance(error, UnknownSymbol | BadAnswer):
-            self._of.setdefault(provider, []).append(error)
-
-    def forget(self, provider: str) -> None:
-        self._of.pop(provider, None)
-
-
-class _Symbol:
-    """The lines of one symbol, of which the next `part` is on its way; None is the end."""
-
-    def __init__(self, provider: str, lines: AsyncGenerator[bytes, None]) -> None:
-        self.provider = provider
-        self._lines = lines
-        self.part = self._next()
-
-    def _next(self) -> asyncio.Task[bytes | None]:
-        async def part() -> bytes | None:
-            return await anext(self._lines, None)
-
-        return asyncio.create_task(part())
-
-    async def parts(self, patience_s: float) -> AsyncGenerator[bytes, None]:
-        """Yield parts, as long as each comes soon."""
-        while True:
-            await asyncio.wait((self.part,), timeout=patience_s)
-            if not self.part.done() or (part := self.part.result()) is None:
-                return
-            yield part
-            # Prices come in between, also where nothing has to be waited for.
-            await asyncio.sleep(0)
-            self.part = self._next()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all was yielded."""
-        return self.part.done() and self.part.result() is None
-
-    async def close(self) -> None:
-        """Leave off."""
-        self.part.cancel()
-        await asyncio.gather(self.part, return_exceptions=True)
-        await self._lines.aclose()
 
 
 class SeveralHistories:
@@ -124,7 +60,9 @@ class SeveralHistories:
                 for task in finding:
                     if task.done() and isinstance(found := task.result(), Target):
                         check_is_past("start_time", query.start, found.provider.clock.now())
-            async with aclosing(self._in_turn(query, finding, caller)) as lines:
+            failures = Failures()
+            lines_of = partial(self._of_one, query, caller, failures)
+            async with aclosing(SymbolTurns(finding, lines_of, failures, self._patience_s).lines()) as lines:
                 async for part in lines:
                     yield part
         finally:
@@ -132,76 +70,8 @@ class SeveralHistories:
                 task.cancel()
             await asyncio.gather(*finding, return_exceptions=True)
 
-    async def _in_turn(
-        self, query: HistoryQuery, finding: Sequence[_Finding], caller: Caller
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the lines of all symbols; those of providers that are slow last, as they come."""
-        failures, late = _Failures(), {task for task in finding if not task.done()}
-        done: set[tuple[str, StreamKey]] = set()
-        silent: list[_Symbol] = []
-        waiting: deque[Target] = deque()
-
-        def is_new(target: Target) -> bool:
-            # Else another name of it came before.
-            identity, count = (target.provider.name, target.key), len(done)
-            done.add(identity)
-            return len(done) > count
-
-        def silent_of(target: Target) -> int:
-            return sum(symbol.provider == target.provider.name for symbol in silent)
-
-        def may_begin(target: Target) -> bool:
-            provider = target.provider.name
-            return failures.may_ask(provider, silent_of(target)) or failures.last_of(provider) is not None
-
-        def begin(target: Target) -> _Symbol:
-            symbol = _Symbol(target.provider.name, self._of_one(query, target, caller, failures))
-            silent.append(symbol)
-            return symbol
-
-        async def said_by(symbol: _Symbol) -> AsyncGenerator[bytes, None]:
-            async with aclosing(symbol.parts(self._patience_s)) as parts:
-                async for part in parts:
-                    yield part
-            if symbol.is_over:
-                silent.remove(symbol)
-
-        try:
-            for task in finding:
-                if task in late:
-                    continue
-                if isinstance(found := task.result(), RequestError):
-                    yield _error_line(found)
-                elif is_new(found):
-                    if silent_of(found):
-                        waiting.append(found)
-                        continue
-                    async for part in said_by(begin(found)):
-                        yield part
-            while late or silent or waiting:
-                for task in [task for task in late if task.done()]:
-                    late.discard(task)
-                    if isinstance(found := task.result(), RequestError):
-                        yield _error_line(found)
-                    elif is_new(found):
-                        waiting.append(found)
-                target = next(filter(may_begin, waiting), None)
-                if target is not None:
-                    waiting.remove(target)
-                    symbols = [begin(target)]
-                else:
-                    symbols = [symbol for symbol in silent if symbol.part.done()]
-                coming = [*late, *(symbol.part for symbol in silent)]
-                if not symbols and coming:
-                    await asyncio.wait(coming, return_when=asyncio.FIRST_COMPLETED)
-                for symbol in symbols:
-                    async for part in said_by(symbol):
-                        yield part
-        finally:
-            await asyncio.gather(*[symbol.close() for symbol in silent], return_exceptions=True)
-
     async def _of_one(
-        self, query: HistoryQuery, target: Target, caller: Caller, failures: _Failures
+        self, query: HistoryQuery, caller: Caller, failures: Failures, target: Target
     ) -> AsyncGenerator[bytes, None]:
         provider = target.provider.name
         known_fault = failures.last_of(provider)
@@ -215,11 +85,11 @@ class SeveralHistories:
             if known_fault is None:
                 failures.forget(provider)
         except RequestError as error:
-            yield _error_line(_about(error, target))
+            yield error_line(_about(error, target))
         except ProviderError as error:
             if known_fault is None:
                 failures.note(provider, error)
-            yield _error_line(_about(_fault_of(known_fault or error), target))
+            yield error_line(_about(_fault_of(known_fault or error), target))
 
     async def _find(self, name: str, interval: str, places: _Places, caller: Caller) -> Target | RequestError:
         try:
@@ -246,7 +116,3 @@ def _about(error: RequestError, target: Target) -> RequestError:
 def _fault_of(error: ProviderError) -> RequestError:
     code = Code.UNKNOWN_SYMBOL if isinstance(error, UnknownSymbol) else Code.PROVIDER_UNAVAILABLE
     return RequestError(code, str(error), retry_after=error.retry_after if isinstance(error, RateLimited) else None)
-
-
-def _error_line(error: RequestError) -> bytes:
-    return orjson.dumps(error_message(error)) + b"\n"

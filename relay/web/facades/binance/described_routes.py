@@ -86,6 +86,7 @@ _WHY = {
     429: "Too many requests, or the budget at Binance is used up.",
     500: "The relay could not process this request.",
     503: "Binance did not answer, or not so that it can be used.",
+    504: "Binance did not answer in time, code -1007.",
 }
 
 

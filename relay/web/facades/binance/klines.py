@@ -168,7 +168,7 @@ class KlineRoute:
             form=KLINE_ROWS[key.interval],
             on_call=self._count_call,
         )
-        return await self._parts.history.text(request)
+        return await self._parts.timing.candles(self._parts.history, request)
 
     def _count_call(self) -> None:
         self._counts.calls += 1
