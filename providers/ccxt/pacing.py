@@ -20,7 +20,7 @@ class Turns:
         """Whether somebody waits for a turn."""
         return self._first.locked()
 
-    async def take(self, cost: float | None = None) -> None:
+    async def acquire(self, cost: float | None = None) -> None:
         """Wait for the turn of a request, and use it up."""
         loop = asyncio.get_running_loop()
         async with self._first:

@@ -36,7 +36,7 @@ class Client:
 
     async def throttle(self, cost: float | None = None) -> None:
         """Wait for the turn of a request."""
-        await self.turns.take(cost)
+        await self.turns.acquire(cost)
 
     @property
     def is_connected(self) -> bool:
@@ -153,7 +153,7 @@ class Venue:
         return self._messages.is_waited_for
 
     async def _take_message(self, cost: float | None = None) -> None:
-        await self._messages.take(cost)
+        await self._messages.acquire(cost)
 
     # -- markets and requests ----------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Venue:
         with judged(self.kinds, "its markets", client):
             listing = self.new_client(None, self._listing_class)
             listing.fetcher, listing.home = client, asyncio.get_running_loop()
-            await self._turns.take()
+            await self._turns.acquire()
             await asyncio.to_thread(asyncio.run, listing.load_markets(True))
             client.set_markets_from_exchange(listing)
             client.markets_loading = asyncio.get_running_loop().create_future()

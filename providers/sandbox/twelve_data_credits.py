@@ -43,7 +43,7 @@ class Credits:
         if now // DAY_MS != self._day:
             self._day, self.used_today = now // DAY_MS, 0
 
-    def take(self, cost: int) -> None:
+    def spend(self, cost: int) -> None:
         """Take credits for a call; raises `Problem` 429 when they do not suffice for the whole of it."""
         self.roll()
         self.used_this_minute += cost

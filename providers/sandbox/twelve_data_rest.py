@@ -69,7 +69,7 @@ class TwelveDataRest:
             call = self._calls.get(request.path)
             if call is None:
                 raise Problem(404, f"{request.path} was not found on this server.")
-            self.credits.take(len(read_symbols(params)) if request.path in self._per_symbol else 1)
+            self.credits.spend(len(read_symbols(params)) if request.path in self._per_symbol else 1)
             response = self._write(call(params), params)
         except Problem as problem:
             response = _json(problem.body, problem.code)

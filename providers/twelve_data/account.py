@@ -161,7 +161,7 @@ class Account:
         self, path: str, params: Mapping[str, str | int], cost: int, session: aiohttp.ClientSession, use: CreditUse
     ) -> Any | KeyRefused:
         key, limits = self._key, self.credits
-        spent = limits.take(cost, use)
+        spent = limits.spend(cost, use)
         self.is_answering = False
         used = left = None
         try:

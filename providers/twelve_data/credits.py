@@ -116,7 +116,7 @@ class Credits:
         left = {day: self.per_day - self._days.get(day, 0) for day in self._today()} if self.per_day else {}
         self._portion.divide(parts, left, self._monotonic() + WINDOW_S)
 
-    def take(self, count: int, use: CreditUse) -> Spent:
+    def spend(self, count: int, use: CreditUse) -> Spent:
         """Spend credits on one call; give the result to `settle` when it was answered or failed.
 
         Raises `RateLimited` and spends nothing when there are not enough.

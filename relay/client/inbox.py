@@ -63,7 +63,7 @@ class Inbox:
             place = _Place(message, size)
         self._messages.append(place)
 
-    def take(self) -> Message:
+    def pop(self) -> Message:
         """Return the oldest message; there has to be one."""
         place = self._messages.popleft()
         message = place.message

@@ -197,7 +197,7 @@ class RelayClient:
                 keeper = self._keeper = asyncio.create_task(self._connection.run(), name="relay client")
                 keeper.add_done_callback(lambda _: self._inbox.wake())
             await self._inbox.changed()
-        return self._inbox.take()
+        return self._inbox.pop()
 
     async def _tell_end(self, keeper: asyncio.Task[None]) -> None:
         """Raise what ended the task, to everybody who waited for it; whoever comes later begins anew."""

@@ -65,7 +65,7 @@ class SentRequests:
             **options,
         }
 
-    def take(self, request_id: int | None, key: StreamKey) -> FollowedStream | None:
+    def pop(self, request_id: int | None, key: StreamKey) -> FollowedStream | None:
         """Take the stream that an answer is about from its request; by name, or because it is the only one left."""
         if request_id is None or request_id not in self._sent:
             return None

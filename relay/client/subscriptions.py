@@ -207,7 +207,7 @@ class FollowedStreams:
 
     def _take_acceptance(self, said: Acceptance, now: float) -> list[Message]:
         request = self._requests.get(said.request_id)
-        stream = self._requests.take(said.request_id, said.key)
+        stream = self._requests.pop(said.request_id, said.key)
         if request is not None and request.kind in ("renew", "repair"):
             # Of these the application knows nothing.
             if stream is not None and request.kind == "repair":
@@ -249,7 +249,7 @@ class FollowedStreams:
     def _take_refusal(self, said: RefusedRequest, now: float) -> list[Message]:
         request = self._requests.get(said.request_id)
         if said.key is not None:
-            stream = self._requests.take(said.request_id, said.key)
+            stream = self._requests.pop(said.request_id, said.key)
             meant = [] if stream is None else [stream]
         else:
             meant = [] if request is None else list(request.unanswered)

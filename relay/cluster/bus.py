@@ -53,7 +53,7 @@ class Bus(Protocol):
     async def request(self, subject: str, body: bytes, timeout_s: float) -> bytes:
         """Return the whole answer to a request. Raises `BusError`, also when parts of it are missing."""
 
-    async def take(self, name: str, value: bytes) -> int | None:
+    async def acquire(self, name: str, value: bytes) -> int | None:
         """Write a lease that nobody has; return its revision, None if somebody has it. Raises `BusError`."""
 
     async def renew(self, name: str, value: bytes, revision: int) -> int | None:

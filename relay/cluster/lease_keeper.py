@@ -120,7 +120,7 @@ class LeaseKeeper:
         asked_at, name = self._clock.monotonic(), f"lease.{shared.shard}"
         try:
             if revision is None:
-                written = await self._bus.take(name, self._value)
+                written = await self._bus.acquire(name, self._value)
             else:
                 written = await self._bus.renew(name, self._value, revision)
         except BusError:

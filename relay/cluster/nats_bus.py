@@ -314,7 +314,7 @@ class NatsBus:
 
     # -- leases ------------------------------------------------------------------------------------
 
-    async def take(self, name: str, value: bytes) -> int | None:
+    async def acquire(self, name: str, value: bytes) -> int | None:
         """Write a lease that nobody has; return its revision, None if somebody has it. Raises `BusError`."""
         return await self._written(lambda leases: leases.create(name, value))
 

@@ -55,7 +55,7 @@ class QueueTurn:
         return self.go is not None and self.go.done()
 
     async def __aenter__(self) -> Self:
-        await self._turns.take(self)
+        await self._turns.acquire(self)
         return self
 
     async def __aexit__(
@@ -91,7 +91,7 @@ class FairQueue:
         """Return a place for a call; None is a live stream."""
         return QueueTurn(self, client)
 
-    async def take(self, turn: QueueTurn) -> None:
+    async def acquire(self, turn: QueueTurn) -> None:
         """Wait until the call may be made. Raises `RateLimited` when its client had its share of a budget."""
         turn.go = asyncio.get_running_loop().create_future()
         if turn.client is None:

@@ -30,7 +30,7 @@ class TokenBucket:
         self._level = min(self._burst, self._level + (now - self._at) * self._rate)
         self._at = now
 
-    def take(self, units: float = 1) -> bool:
+    def try_acquire(self, units: float = 1) -> bool:
         """Use units, one unless told otherwise; return False, and use none, if there are not so many."""
         self._refill()
         if self._level < units:

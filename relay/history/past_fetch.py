@@ -80,7 +80,7 @@ class PastTurns:
         if self._holder is not None:
             self._let_go()
 
-    async def take(self, until_ready: Callable[[], Awaitable[None]], fetch: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, until_ready: Callable[[], Awaitable[None]], fetch: Callable[[], Awaitable[T]]) -> T:
         """Return what is fetched when it is its turn and `until_ready` is over. Raises what the two raise."""
         await self._lock.acquire()
         holder = self._holder = object()
@@ -179,7 +179,7 @@ class PastFetch:
         fetched = Fetched(seen) if wanted.bars == 0 else await self._fetch_past(wanted, seen)
         if wanted.wants_revised:
             came = fetched
-            fetched = await self.turns.take(self._until_read, lambda: self._fetch_revised(wanted, came))
+            fetched = await self.turns.run(self._until_read, lambda: self._fetch_revised(wanted, came))
         return fetched
 
     def without_past(self) -> Fetched:
@@ -234,7 +234,7 @@ class PastFetch:
         pause_s, spent, is_strict, more = LAG_WAIT_S, 0, False, 0
         while True:
             # Who waits to ask again leaves the turn to others.
-            fetched = await self.turns.take(
+            fetched = await self.turns.run(
                 self._until_ready if not spent else self._until_read,
                 partial(self._ask, wanted, seen, is_strict, more),
             )

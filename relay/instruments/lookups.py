@@ -198,7 +198,7 @@ class Lookups:
 
     async def _ask(self, symbol: str, question: _Question) -> None:
         async with question.turn:
-            while not self._bucket.take():  # noqa: ASYNC110 - only time makes room, nobody could set an event
+            while not self._bucket.try_acquire():  # noqa: ASYNC110 - only time makes room, nobody could set an event
                 await asyncio.sleep(max(LEAST_WAIT_S, self._bucket.wait_s))
             question.is_asked = True
             try:

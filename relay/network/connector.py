@@ -167,7 +167,7 @@ class Line(Slices):
         """Return how many more frames may come, since some meant something."""
         count, size = self.news, self.news_bytes
         self.news = self.news_bytes = 0
-        return count * NEWS_UNITS + size / NEWS_UNIT_BYTES if self._news.take(count) else 0.0
+        return count * NEWS_UNITS + size / NEWS_UNIT_BYTES if self._news.try_acquire(count) else 0.0
 
     def part(self) -> None:
         """Read little more of a WebSocket that is being closed."""

@@ -77,7 +77,7 @@ class FrameCounter:
         units = frames + came / UNIT_BYTES
         if not frames and came < SMALL_BYTES:
             units += SMALL_UNITS
-        if self.is_flooded or not (self.allowed.take(units) or self._take_earned(units)):
+        if self.is_flooded or not (self.allowed.try_acquire(units) or self._take_earned(units)):
             # The reader finds no fault in the middle of a frame; one that is too long it refused before.
             data = b"\0" * before + _REFUSED if before < LONGEST_BYTES else b""
             self.is_flooded, self._left, self._head = True, _REST, b""
@@ -87,7 +87,7 @@ class FrameCounter:
 
     def _take_earned(self, units: float) -> bool:
         self.allowed.give(self._earn())
-        return self.allowed.take(units)
+        return self.allowed.try_acquire(units)
 
     def __getattr__(self, name: str) -> Any:
         """Leave all else that aiohttp wants of its reader, now or in a later version, to the reader."""

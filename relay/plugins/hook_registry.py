@@ -33,7 +33,7 @@ class HookRegistry:
         self._manager.add_hookspecs(hookspecs)
         self._taken = 0
 
-    def take(self, plugin: object, source: str) -> None:
+    def register(self, plugin: object, source: str) -> None:
         """Have a plugin called from now on, once."""
         if not self._manager.is_registered(plugin):
             # Several may come in by doors of the same name.

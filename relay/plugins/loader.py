@@ -141,7 +141,7 @@ class PluginHost:
                 return
             plugin = origin() if inspect.isclass(origin) else origin
             self._check_hooks(plugin, door)
-            self._hooks.take(plugin, door.source)
+            self._hooks.register(plugin, door.source)
             found = self._check(plugin, origin, door)
         except PluginError:
             self._hooks.drop(plugin)
@@ -263,7 +263,7 @@ class PluginHost:
         door = found.door
         try:
             plugin = found.take_object()
-            self._hooks.take(plugin, door.source)
+            self._hooks.register(plugin, door.source)
         except BaseException as error:
             raise PluginError(door.source, shown(error), name) from error
         loaded = Loaded(

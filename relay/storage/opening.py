@@ -29,7 +29,7 @@ async def connected(
         try:
             if name == MEMORY:
                 return open_database(name, name)
-            places.append(DatabasePlace.take(name, may_create=may_create, device=device))
+            places.append(DatabasePlace.acquire(name, may_create=may_create, device=device))
             opened = open_database(places[0].path, name)
             try:
                 pages = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = 'totals'").fetchall()

@@ -55,7 +55,7 @@ class DatabasePlace:
         self.path = path
 
     @classmethod
-    def take(cls, name: str, *, may_create: bool = True, device: int | None = None) -> "DatabasePlace":
+    def acquire(cls, name: str, *, may_create: bool = True, device: int | None = None) -> "DatabasePlace":
         """Take the place for this process, and create the file if there is none; `device` is the only one for that.
 
         Raises `StoreError`, which names the file and whoever has it.
@@ -104,7 +104,7 @@ class DatabasePlace:
     def note(self, pages: Sequence[int]) -> None:
         """Take down what SQLite has opened; the content of some `pages` tells one state of the database from another.
 
-        Raises `StoreError` if it may not be what `take` has found.
+        Raises `StoreError` if it may not be what `acquire` has found.
         """
         self._opened |= {suffix: identity(self.path + suffix) for suffix in (LOG, INDEX)}
         try:

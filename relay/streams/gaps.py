@@ -32,7 +32,7 @@ class Gaps:
         self._interval = interval
         self._new: list[SeriesGap] = []
 
-    def take(self) -> list[SeriesGap]:
+    def drain(self) -> list[SeriesGap]:
         """Return the gaps that came up since the last call; tell them before the updates of the same step."""
         new, self._new = self._new, []
         return new

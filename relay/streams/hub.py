@@ -312,7 +312,7 @@ class Hub:
 
     def tell_after_gaps(self, stream: Stream, updates: Iterable[PriceUpdate], reason: str) -> list[SeriesGap]:
         """Send updates that the series made of an answer, and before them the gaps that it left; return those."""
-        gaps = stream.series.gaps.take()
+        gaps = stream.series.gaps.drain()
         for gap in gaps:
             stream.gap_count += 1
             self.announce(stream, stream.gap_frame(gap, reason))

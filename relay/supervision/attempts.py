@@ -25,7 +25,7 @@ class Attempts:
         self.sentences: Counter[str] = Counter()
         self._at: deque[float] = deque(maxlen=CONNECTS)
 
-    def take(self, now: float) -> float:
+    def reserve(self, now: float) -> float:
         """Take a place for one attempt; return in how many seconds it may be made, 0 nearly always."""
         self.connects += 1
         at = now

@@ -250,7 +250,7 @@ class FeedSlot:
                     self._tell_loss(self._supervised.values())
             else:
                 if place_at is None:
-                    place_at = now() + self._attempts.take(self._clock.monotonic())
+                    place_at = now() + self._attempts.reserve(self._clock.monotonic())
                 wait_s = place_at - now()
                 # A timer may be early by less.
                 if wait_s < 0.001:

@@ -162,7 +162,7 @@ class NativeFeed:
         self._pausing = None
         while not self._attempts.has_spare(self._clock.monotonic()):  # noqa: ASYNC110  places come back by time
             await asyncio.sleep(1.0)
-        self._attempts.take(self._clock.monotonic())
+        self._attempts.reserve(self._clock.monotonic())
         self._watchlist = watchlist = Watchlist(
             self._wanted,
             on_reject=self._refuse,

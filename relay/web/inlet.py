@@ -186,7 +186,7 @@ class Inlet(Slices):
         """Count an answer that a limit refused; return False when there were too many of them."""
         if self._over_limit is None:
             self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
-        return self._over_limit.take()
+        return self._over_limit.try_acquire()
 
 
 def inlet_of(transport: asyncio.BaseTransport | None) -> Inlet | None:

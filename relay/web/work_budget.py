@@ -16,7 +16,7 @@ class WorkBudget:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_planned = False
 
-    def take_now(self) -> bool:
+    def try_acquire(self) -> bool:
         """Begin one piece of work at once; return False, and begin none, where that has to wait."""
         if not self._left or self._waiting:
             return False
@@ -26,9 +26,9 @@ class WorkBudget:
             asyncio.get_running_loop().call_soon(self._begin)
         return True
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         """Begin one piece of work: at once, or when those that wait have had their turn."""
-        if not self.take_now():
+        if not self.try_acquire():
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn

@@ -125,7 +125,7 @@ def simulate(
     )
 
     async def ask(symbols: Sequence[str], name: str, rows: int) -> Mapping[str, SeriesAnswer | KeyRefused]:
-        spent = limits.take(len(symbols), CreditUse.POLL)
+        spent = limits.spend(len(symbols), CreditUse.POLL)
         is_answered = venue.charge(len(symbols))
         answers: dict[str, SeriesAnswer | KeyRefused] = {}
         for symbol in symbols:

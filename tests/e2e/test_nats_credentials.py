@@ -42,9 +42,9 @@ async def test_a_credentials_file_opens_the_bus_and_a_new_one_does_when_it_has_e
                 return question * 400_000
 
             # All that relays do with it: leases, messages, and answers in parts.
-            revision = await bus.take("lease.venue.1.0.ab", b"me")
+            revision = await bus.acquire("lease.venue.1.0.ab", b"me")
             assert revision is not None
-            assert await bus.take("lease.venue.1.0.ab", b"me too") is None
+            assert await bus.acquire("lease.venue.1.0.ab", b"me too") is None
             assert await bus.renew("lease.venue.1.0.ab", b"me", revision) is not None
             other = NatsBus(NatsAccess((url,), str(credentials), "other"), "relay_test_leases", ttl_s=LONGEST_WAIT_S)
             await other.start()
@@ -64,7 +64,7 @@ async def test_a_credentials_file_opens_the_bus_and_a_new_one_does_when_it_has_e
                 await other.close()
             assert not stranger.is_connected
             with pytest.raises(BusError):
-                await stranger.take("lease.venue.1.0.ab", b"stranger")
+                await stranger.acquire("lease.venue.1.0.ab", b"stranger")
         finally:
             await bus.close()
             await stranger.close()

@@ -97,7 +97,7 @@ def test_gaps_do_not_name_closed_hours() -> None:
     told(series, "2026-01-16 21:00:00", is_closed=True)
     told(series, "2026-01-18 23:00:00")
     series.give_up()
-    assert series.gaps.take() == [
+    assert series.gaps.drain() == [
         SeriesGap(at("2026-01-16 21:01:00"), at("2026-01-16 22:00:00")),
         SeriesGap(at("2026-01-18 22:00:00"), at("2026-01-18 23:00:00")),
     ]

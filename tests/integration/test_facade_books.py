@@ -192,7 +192,7 @@ async def test_books_are_on_a_connection_of_their_own_and_take_no_place_of_candl
     assert sandbox.binance.connections == 2
     attempts = relay.app[SUPERVISORS]["binance"].attempts
     while attempts.has_spare(asyncio.get_running_loop().time()):
-        attempts.take(asyncio.get_running_loop().time())
+        attempts.reserve(asyncio.get_running_loop().time())
     opened = len(sandbox.binance.connect_log)
     feed(relay).renew()
     await asyncio.sleep(10)

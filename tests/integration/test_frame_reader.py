@@ -250,10 +250,10 @@ class Gate:
     def __init__(self) -> None:
         self.opened = asyncio.Event()
 
-    def take_now(self) -> bool:
+    def try_acquire(self) -> bool:
         return self.opened.is_set()
 
-    async def take(self) -> None:
+    async def acquire(self) -> None:
         await self.opened.wait()
 
 
@@ -308,9 +308,9 @@ class CountedBudget(WorkBudget):
 
     begun = 0
 
-    def take_now(self) -> bool:
+    def try_acquire(self) -> bool:
         self.begun += 1
-        return super().take_now()
+        return super().try_acquire()
 
 
 @pytest.mark.parametrize("streams", [1, 3])

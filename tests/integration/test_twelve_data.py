@@ -358,7 +358,7 @@ async def test_the_days_credits_are_never_exceeded_and_come_back(
 async def test_a_minute_that_others_used_up_is_waited_out(
     exchange: TwelveDataStandIn, plugin: Plugin, time: FakeTime
 ) -> None:
-    exchange.rest.credits.take(8)
+    exchange.rest.credits.spend(8)
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m")
     await feed.run(30)
     assert exchange.rest.credits.refusals == 1

@@ -109,7 +109,7 @@ async def test_a_batch_never_asks_for_more_than_is_left(
     plugin = Plugin(session, [exchange.rest_url], time)
     feed = plugin.feed(*(f"{symbol}@1m" for symbol in list(exchange.market.forex)[:12]))
     for _ in range(12):
-        exchange.rest.credits.take(1)
+        exchange.rest.credits.spend(1)
         with contextlib.suppress(RateLimited):
             await plugin.candles("EUR/USD", "1h", None, int(time.at) - 3600 * len(asked(exchange)), 1)
         await feed.run(300)
@@ -254,7 +254,7 @@ async def test_a_relay_killed_again_and_again_never_exceeds_the_credits(
 async def test_without_a_memory_the_account_is_asked_first(
     exchange: TwelveDataStandIn, session: aiohttp.ClientSession, time: FakeTime
 ) -> None:
-    exchange.rest.credits.take(6)
+    exchange.rest.credits.spend(6)
     exchange.rest.credits.used_today = 700
     plugin = Plugin(session, [exchange.rest_url], time)
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m")
@@ -313,7 +313,7 @@ async def test_another_program_with_the_same_key_leads_to_no_refusals(
     feed = plugin.feed("EUR/USD@1m", "GBP/USD@1m", "USD/JPY@1m", "USD/CHF@1m", "AUD/USD@1m", "NZD/USD@1m")
     for _ in range(60):
         time.at += 60 - time.at % 60
-        exchange.rest.credits.take(3)
+        exchange.rest.credits.spend(3)
         await feed.run(55)
     assert exchange.rest.credits.refusals == 0
     budget = plugin.provider.relay_budgets(settings=plugin.settings)[1]

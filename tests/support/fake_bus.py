@@ -170,7 +170,7 @@ class FakeBus:
         except TimeoutError:
             raise BusError("no answer") from None
 
-    async def take(self, name: str, value: bytes) -> int | None:
+    async def acquire(self, name: str, value: bytes) -> int | None:
         return await self._write(lambda: self.broker.write(name, value, 0))
 
     async def renew(self, name: str, value: bytes, revision: int) -> int | None:

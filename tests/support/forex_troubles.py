@@ -111,7 +111,7 @@ async def another_program(ordeal: Ordeal) -> None:
         await asyncio.sleep(dice.uniform(60, 180))
         if 8 <= time.time() // HOUR_S % 24 < 16:
             try:
-                type(credits).take(credits, dice.choice((1, 2)))
+                type(credits).spend(credits, dice.choice((1, 2)))
             except Problem:
                 credits.refusals -= 1
 

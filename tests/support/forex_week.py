@@ -258,13 +258,13 @@ class _Spent:
         self.by_day: Counter[int] = Counter()
         self._credits = stand_in.rest.credits
         self._clock = stand_in.clock
-        self._take = self._credits.take
-        self._credits.take = self.take  # type: ignore[method-assign]
+        self._spend = self._credits.spend
+        self._credits.spend = self.spend  # type: ignore[method-assign]
 
-    def take(self, cost: int) -> None:
+    def spend(self, cost: int) -> None:
         self.total += cost
         self.by_day[self._clock.now_ms() // 86_400_000] += cost
-        self._take(cost)
+        self._spend(cost)
 
     @property
     def most_in_minute(self) -> int:

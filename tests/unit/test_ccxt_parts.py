@@ -225,7 +225,7 @@ async def test_requests_wait_for_their_turn_in_order() -> None:
     turns, loop, begun = Turns(0.5), asyncio.get_running_loop(), []
 
     async def ask(name: str, cost: float) -> None:
-        await turns.take(cost)
+        await turns.acquire(cost)
         begun.append((name, round(loop.time() - start, 3)))
 
     start = loop.time()
@@ -237,7 +237,7 @@ async def test_requests_that_waited_while_the_loop_was_busy_do_not_come_at_once(
     turns, loop, begun = Turns(0.25), asyncio.get_running_loop(), []
 
     async def ask() -> None:
-        await turns.take()
+        await turns.acquire()
         begun.append(loop.time())
         if len(begun) == 1:
             # All that is due in the next second comes late.

@@ -24,7 +24,7 @@ def filled(*messages: Message, most: int = 100) -> Inbox:
 
 
 def taken(inbox: Inbox) -> list[Message]:
-    return [inbox.take() for _ in range(len(inbox))]
+    return [inbox.pop() for _ in range(len(inbox))]
 
 
 def test_open_candle_is_replaced_where_it_stands() -> None:
@@ -49,7 +49,7 @@ def test_nothing_is_replaced_across_another_message_of_its_stream_or_of_the_conn
 
 def test_what_was_read_is_not_replaced() -> None:
     inbox = filled(update(BTC, 60))
-    inbox.take()
+    inbox.pop()
     inbox.put(update(BTC, 60, 2.0))
     assert taken(inbox) == [update(BTC, 60, 2.0)]
 
@@ -60,7 +60,7 @@ def test_it_is_full_until_all_is_read() -> None:
     inbox.put(LOST)
     for _ in range(3):
         found.append(inbox.is_full)
-        inbox.take()
+        inbox.pop()
     assert [*found, inbox.is_full] == [False, True, True, True, False]
 
 
@@ -97,6 +97,6 @@ async def test_every_reader_wakes_up_for_a_change_and_the_emptied_for_the_end() 
         await asyncio.gather(*waiting)
     emptied = asyncio.create_task(inbox.emptied())
     await asyncio.sleep(0)
-    inbox.take()
+    inbox.pop()
     async with asyncio.timeout(30):
         await emptied

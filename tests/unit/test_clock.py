@@ -394,7 +394,7 @@ def test_limits_go_by_the_time_that_is_installed() -> None:
     now = SpedUpTime(NOON)
     with installed(now):
         bucket, buckets = TokenBucket(1, 2), Buckets[str](1, 2)
-        assert [bucket.take(2), buckets.of("one").take(2)] == [True, True]
-        assert [bucket.take(2), buckets.of("one").take(2)] == [False, False]
+        assert [bucket.try_acquire(2), buckets.of("one").try_acquire(2)] == [True, True]
+        assert [bucket.try_acquire(2), buckets.of("one").try_acquire(2)] == [False, False]
         now.jump(2)
-        assert [bucket.take(2), buckets.of("one").take(2)] == [True, True]
+        assert [bucket.try_acquire(2), buckets.of("one").try_acquire(2)] == [True, True]

@@ -29,12 +29,12 @@ POLL, HISTORY = CreditUse.POLL, CreditUse.HISTORY
 
 
 def spend(limits: Credits, count: int, use: CreditUse = HISTORY, **said: int) -> None:
-    limits.settle(limits.take(count, use), **said)
+    limits.settle(limits.spend(count, use), **said)
 
 
 def test_credits_come_back_a_window_after_the_answer() -> None:
     limits, time = made()
-    spent = limits.take(8, HISTORY)
+    spent = limits.spend(8, HISTORY)
     time.now += 1000
     assert limits.available(HISTORY) == 0
     limits.settle(spent)
@@ -74,7 +74,7 @@ def test_a_part_is_the_whole_again_when_the_minute_of_the_others_is_over() -> No
     assert limits.available(HISTORY) == 2
     assert limits.budgets()[0] == ("credits a minute", 8, 0, time.now, 6)
     with pytest.raises(RateLimited):
-        limits.take(3, HISTORY)
+        limits.spend(3, HISTORY)
     spend(limits, 2)
     assert limits.wait_for(1, HISTORY) == WINDOW_S
     limits.divide(1)
@@ -110,7 +110,7 @@ def test_a_call_above_what_is_left_spends_nothing() -> None:
     spend(limits, 6)
     time.now += 10
     with pytest.raises(RateLimited, match="8 credits of this minute") as caught:
-        limits.take(3, HISTORY)
+        limits.spend(3, HISTORY)
     assert caught.value.retry_after == WINDOW_S - 10
     assert limits.available(HISTORY) == 2
 
@@ -139,7 +139,7 @@ def test_polls_leave_a_tenth_of_the_day_to_history_which_may_use_it_up() -> None
     assert limits.left_today(POLL) == 90
     spend(limits, 90, POLL)
     with pytest.raises(RateLimited, match="100 credits is reserved for history") as caught:
-        limits.take(1, POLL)
+        limits.spend(1, POLL)
     assert caught.value.retry_after == 86_400 - 50_000 + SKEW_S
     spend(limits, 4, HISTORY)
     assert (limits.left_today(POLL), limits.left_today(HISTORY)) == (0, 6)
@@ -151,7 +151,7 @@ def test_history_leaves_polls_what_was_promised_of_the_day() -> None:
     limits.promise(40)
     spend(limits, 60, HISTORY)
     with pytest.raises(RateLimited, match="100 credits is reserved for live streams") as caught:
-        limits.take(1, HISTORY)
+        limits.spend(1, HISTORY)
     assert 0 < caught.value.retry_after < 3600
     assert limits.left_today(POLL) == 40
 
@@ -164,7 +164,7 @@ def test_the_day_ends_at_midnight_and_a_little() -> None:
     spend(limits, 2)
     time.now += 100
     with pytest.raises(RateLimited, match="10 credits of this day") as caught:
-        limits.take(1, HISTORY)
+        limits.spend(1, HISTORY)
     assert caught.value.retry_after == 6_200 + SKEW_S
     time.now += 6_200 + SKEW_S
     assert limits.available(HISTORY) == 8
@@ -381,7 +381,7 @@ def test_a_restart_forgets_neither_the_minute_nor_the_day() -> None:
 
 def test_a_call_under_way_at_the_kill_counts_as_answered_at_the_restart() -> None:
     limits, time = made()
-    limits.take(6, POLL)
+    limits.spend(6, POLL)
     after = restarted(limits, time, 50)
     time.now += 30
     assert after.available(HISTORY) == 2
@@ -433,7 +433,7 @@ def test_no_server_minute_and_no_server_day_sees_too_many(
         time.now += pause
         if limits.available(HISTORY) < count:
             continue
-        spent = limits.take(count, HISTORY)
+        spent = limits.spend(count, HISTORY)
         counted = time.now + latency * where + skew
         minutes[int(counted // 60)] = minutes.get(int(counted // 60), 0) + count
         days[int(counted // 86_400)] = days.get(int(counted // 86_400), 0) + count
@@ -471,7 +471,7 @@ def test_a_known_clock_and_a_restart_let_no_server_minute_see_too_many(
         time.now += pause
         if limits.available(HISTORY) < count:
             continue
-        spent = limits.take(count, HISTORY)
+        spent = limits.spend(count, HISTORY)
         state = limits.state(time.now)
         counted = time.now + latency * where
         minutes[int(counted // 60)] = minutes.get(int(counted // 60), 0) + count

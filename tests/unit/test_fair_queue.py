@@ -182,7 +182,7 @@ async def test_calls_that_say_what_they_weigh_count_so_much_for_their_client() -
         async with venue.turns.turn("alice") as turn:
             turn.weight = 2
     with pytest.raises(RateLimited, match="one client may use at most 75%"):
-        await venue.turns.take(venue.turns.turn("alice"))
+        await venue.turns.acquire(venue.turns.turn("alice"))
     async with venue.turns.turn("bob") as turn:
         turn.weight = 20
 
@@ -232,7 +232,7 @@ async def test_a_call_that_ends_after_a_budget_is_back_counts_in_the_new_period(
         venue.used += 45
         turn.weight = 45
     with pytest.raises(RateLimited, match="one client may use at most 75%"):
-        await venue.turns.take(venue.turns.turn("alice"))
+        await venue.turns.acquire(venue.turns.turn("alice"))
 
 
 async def test_a_call_that_another_client_waits_for_as_well_comes_in_its_turn() -> None:

@@ -29,32 +29,32 @@ def test_waits_are_short_again_once_data_flowed() -> None:
 
 def test_attempts_are_made_at_once_until_the_budget_is_spent() -> None:
     attempts = Attempts()
-    assert [attempts.take(1000.0) for _ in range(CONNECTS)] == [0.0] * CONNECTS
-    assert attempts.take(1100.0) == CONNECTS_WINDOW_S - 100
+    assert [attempts.reserve(1000.0) for _ in range(CONNECTS)] == [0.0] * CONNECTS
+    assert attempts.reserve(1100.0) == CONNECTS_WINDOW_S - 100
     assert attempts.connects == CONNECTS + 1
 
 
 def test_attempts_that_wait_get_one_place_each() -> None:
     attempts = Attempts()
     for number in range(CONNECTS):
-        attempts.take(float(number))
+        attempts.reserve(float(number))
     now = float(CONNECTS)
-    assert [now + attempts.take(now) for _ in range(3)] == [300.0, 301.0, 302.0]
+    assert [now + attempts.reserve(now) for _ in range(3)] == [300.0, 301.0, 302.0]
 
 
 def test_an_attempt_that_waited_counts_from_when_it_is_made() -> None:
     attempts = Attempts()
     for now in (0.0, 10.0):
         for _ in range(CONNECTS):
-            attempts.take(now)
-    assert 10.0 + attempts.take(10.0) == 600.0
+            attempts.reserve(now)
+    assert 10.0 + attempts.reserve(10.0) == 600.0
 
 
 def test_places_are_free_again_when_the_window_has_passed() -> None:
     attempts = Attempts()
     for _ in range(CONNECTS):
-        attempts.take(0.0)
-    assert attempts.take(CONNECTS_WINDOW_S) == 0.0
+        attempts.reserve(0.0)
+    assert attempts.reserve(CONNECTS_WINDOW_S) == 0.0
 
 
 def test_reasons_are_counted_without_end_but_not_kept_without_end() -> None:

@@ -113,7 +113,7 @@ def test_stream_forgets_the_old_instrument_and_asks_for_the_new_one_only() -> No
     updates = series.fill(hours(450, 500, 5.0), missing.end)
     assert [update.candle.time // HOUR for update in updates] == list(range(450, 501))
     assert [update.is_closed for update in updates] == [True] * 50 + [False]
-    assert series.gaps.take() == []
+    assert series.gaps.drain() == []
 
 
 def test_stream_that_has_the_new_instrument_keeps_its_newest_candle() -> None:

@@ -49,4 +49,4 @@ def test_nothing_is_read_after_it_is_closed() -> None:
     parser.close()
     parser.close()
     assert parser.feed_data(client_frame(TEXT, b"{}")) == (True, b"")
-    assert parser.take() == []
+    assert parser.drain() == []

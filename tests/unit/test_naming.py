@@ -24,6 +24,19 @@ def test_no_two_classes_have_the_same_name() -> None:
     assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
 
 
+def test_take_accepts_what_arrives() -> None:
+    """What uses up is `acquire`, `reserve` or `spend`, what hands out what is kept `pop` or `drain`."""
+    otherwise = []
+    for path in (*RELAY.rglob("*.py"), *(ROOT / "providers").rglob("*.py")):
+        for node in nodes(path):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "take":
+                given = node.args.args[1:]
+                first = ast.unparse(given[0].annotation or ast.Name("")) if given else ""
+                if first in {"", "int", "float", "float | None"}:
+                    otherwise.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert otherwise == []
+
+
 def test_modules_are_imported_by_their_own_names() -> None:
     aliased = [
         f"{path.relative_to(ROOT)}: {name.name} as {name.asname}"

@@ -38,7 +38,7 @@ def test_bucket_never_gives_more_than_burst_and_rate(rate: float, burst: int, pa
     taken = 0
     for pause in pauses:
         clock.now += pause
-        taken += bucket.take()
+        taken += bucket.try_acquire()
         assert taken <= burst + rate * clock.now + 1e-6
         assert 0 <= bucket.wait_s <= 1 / rate + 1e-9
 
@@ -53,9 +53,9 @@ def test_after_the_time_it_names_there_is_a_unit_and_not_before(rate: float, bur
     wait_s = bucket.wait_s
     assert wait_s == pytest.approx(debt / rate)
     clock.now = wait_s * 0.99
-    assert not bucket.take()
+    assert not bucket.try_acquire()
     clock.now = wait_s * 1.01
-    assert bucket.take()
+    assert bucket.try_acquire()
 
 
 def test_debt_is_paid_at_the_rate(clock: Clock) -> None:
@@ -63,24 +63,24 @@ def test_debt_is_paid_at_the_rate(clock: Clock) -> None:
     bucket.spend(250)
     assert bucket.wait_s == pytest.approx(15.1)
     clock.now = 15.0
-    assert not bucket.take()
+    assert not bucket.try_acquire()
     clock.now = 15.2
-    assert bucket.take()
+    assert bucket.try_acquire()
 
 
 def test_a_new_limit_leaves_what_was_used_used(clock: Clock) -> None:
     bucket = TokenBucket(1, 10, clock)
     bucket.spend(4)
     bucket.set_limit(2, 20)
-    assert [bucket.take() for _ in range(17)] == [True] * 16 + [False]
+    assert [bucket.try_acquire() for _ in range(17)] == [True] * 16 + [False]
     clock.now = 1.0
-    assert [bucket.take() for _ in range(3)] == [True, True, False]
+    assert [bucket.try_acquire() for _ in range(3)] == [True, True, False]
 
 
 def test_only_an_untouched_or_refilled_bucket_is_full(clock: Clock) -> None:
     bucket = TokenBucket(1, 2, clock)
     fullness = [bucket.is_full]
-    bucket.take()
+    bucket.try_acquire()
     fullness.append(bucket.is_full)
     clock.now = 1.0
     fullness.append(bucket.is_full)
@@ -92,50 +92,50 @@ def test_only_an_untouched_or_refilled_bucket_is_full(clock: Clock) -> None:
 
 def test_owners_do_not_use_each_others_units(clock: Clock) -> None:
     buckets: Buckets[str] = Buckets(1, 2, clock)
-    assert [buckets.of("alice").take() for _ in range(3)] == [True, True, False]
-    assert buckets.of("bob").take()
+    assert [buckets.of("alice").try_acquire() for _ in range(3)] == [True, True, False]
+    assert buckets.of("bob").try_acquire()
 
 
 def test_owners_that_are_gone_are_forgotten(clock: Clock) -> None:
     buckets: Buckets[int] = Buckets(1, 5, clock)
     for owner in range(1000):
-        buckets.of(owner).take()
+        buckets.of(owner).try_acquire()
     assert len(buckets) == 1000
     clock.now = 11.0
-    buckets.of(-1).take()
+    buckets.of(-1).try_acquire()
     assert len(buckets) == 1
 
 
 def test_an_owner_that_used_its_units_is_not_forgotten_before_they_are_back(clock: Clock) -> None:
     buckets: Buckets[str] = Buckets(0.01, 5, clock)
     for _ in range(5):
-        buckets.of("greedy").take()
+        buckets.of("greedy").try_acquire()
     for _ in range(20):
         clock.now += 11.0
         buckets.of("other")
     # 220 s at one unit in 100 s.
-    assert [buckets.of("greedy").take() for _ in range(3)] == [True, True, False]
+    assert [buckets.of("greedy").try_acquire() for _ in range(3)] == [True, True, False]
 
 
 def test_a_flood_of_owners_takes_bounded_memory_and_forgets_the_oldest_first(clock: Clock) -> None:
     buckets: Buckets[int] = Buckets(0.001, 2, clock, most=100)
     for owner in range(100):
-        buckets.of(owner).take()
-    buckets.of(0).take()
+        buckets.of(owner).try_acquire()
+    buckets.of(0).try_acquire()
     for owner in range(100, 150):
-        buckets.of(owner).take()
+        buckets.of(owner).try_acquire()
     assert len(buckets) == 100
     # 0 was used lately and is remembered, 1 was forgotten.
-    assert not buckets.of(0).take()
-    assert [buckets.of(1).take() for _ in range(3)] == [True, True, False]
+    assert not buckets.of(0).try_acquire()
+    assert [buckets.of(1).try_acquire() for _ in range(3)] == [True, True, False]
 
 
 def test_a_new_limit_holds_for_those_who_used_something_too(clock: Clock) -> None:
     buckets: Buckets[str] = Buckets(1, 1, clock)
-    assert buckets.of("alice").take()
+    assert buckets.of("alice").try_acquire()
     buckets.set_limit(1, 3)
-    assert [buckets.of("alice").take() for _ in range(3)] == [True, True, False]
-    assert [buckets.of("bob").take() for _ in range(4)] == [True, True, True, False]
+    assert [buckets.of("alice").try_acquire() for _ in range(3)] == [True, True, False]
+    assert [buckets.of("bob").try_acquire() for _ in range(4)] == [True, True, True, False]
 
 
 # -- shares ----------------------------------------------------------------------------------------

@@ -282,7 +282,7 @@ async def test_a_day_of_comparisons_stays_within_half_of_what_the_credits_keep_f
         @hookimpl
         async def relay_candles(self, start: int | None, end: int) -> list[Candle]:
             self.ranges.append((start or 0, end))
-            self.credits.settle(self.credits.take(1, CreditUse.HISTORY))
+            self.credits.settle(self.credits.spend(1, CreditUse.HISTORY))
             known = range(-(-(start or 0) // 60) * 60, end, 60)
             # Every fourth bar changes in the hour after its close.
             return [at_time(at, 2.0 if at % 240 == 0 and self.now - at > 3600 else 1.0) for at in known]
@@ -297,7 +297,7 @@ async def test_a_day_of_comparisons_stays_within_half_of_what_the_credits_keep_f
         for minute in range(24 * 60):
             plugin.now = watch.rig.hands.now
             if minute % 3 == 0:
-                plugin.credits.settle(plugin.credits.take(1, CreditUse.POLL))
+                plugin.credits.settle(plugin.credits.spend(1, CreditUse.POLL))
             plugin.credits.promise((1440 - minute) // 3)
             for key in keys:
                 closing = PriceUpdate(key, at_time(day + 60 * (minute - 1), 1.0), is_closed=True)

@@ -25,6 +25,6 @@ def test_an_answer_is_about_the_same_symbol_with_or_without_its_provider(told: s
     streams = [FollowedStream(parse_stream(f"{name}@1m"), StreamOptions()) for name in names]
     sent = SentRequests()
     request = sent.send("subscribe", streams, {})
-    found = sent.take(request["id"], StreamKey(told, "1m"))
+    found = sent.pop(request["id"], StreamKey(told, "1m"))
     assert found is not None
     assert found.asked == parse_stream(f"{asked}@1m")

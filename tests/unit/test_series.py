@@ -199,7 +199,7 @@ class Play:
         self._tell(told)
 
     def _tell(self, updates: Sequence[PriceUpdate]) -> None:
-        self.told += [Told(gap) for gap in self.series.gaps.take()]
+        self.told += [Told(gap) for gap in self.series.gaps.drain()]
         self.told += [Told(update, self.series.told_before(update)) for update in updates]
 
     # -- for the invariants ------------------------------------------------------------------------
@@ -525,13 +525,13 @@ def test_a_candle_that_history_does_not_know_does_not_exist(series: Series) -> N
     assert minutes(series.missing()) == (1 / 60, 5)
     assert outline(series.fill([], T + 300)) == ["5"]
     assert not series.is_catching_up
-    assert series.gaps.take() == []
+    assert series.gaps.drain() == []
 
 
 def test_a_candle_that_was_told_as_open_cannot_vanish(series: Series) -> None:
     series.accept(live(2))
     assert outline(series.fill([candle(1)], T + 120)) == ["1!b", "2"]
-    assert series.gaps.take() == [SeriesGap(T, T + 60)]
+    assert series.gaps.drain() == [SeriesGap(T, T + 60)]
 
 
 def test_the_first_update_of_a_stream_waits_for_candles_that_closed_after_the_promise() -> None:
@@ -715,21 +715,21 @@ def test_giving_up_tells_a_gap_and_goes_on(series: Series) -> None:
     series.accept(live(0, is_closed=True))
     series.accept(live(4, is_closed=True))
     assert outline(series.give_up()) == ["4!"]
-    assert [minutes(gap) for gap in series.gaps.take()] == [(1, 4)]
-    assert series.gaps.take() == []
+    assert [minutes(gap) for gap in series.gaps.drain()] == [(1, 4)]
+    assert series.gaps.drain() == []
 
 
 def test_giving_up_leaves_an_open_candle_in_the_gap(series: Series) -> None:
     series.accept(live(2))
     series.give_up()
-    assert [minutes(gap) for gap in series.gaps.take()] == [(0, 2)]
+    assert [minutes(gap) for gap in series.gaps.drain()] == [(0, 2)]
 
 
 def test_giving_up_changes_nothing_while_no_live_update_waits(series: Series) -> None:
     series.catch_up()
     assert series.give_up() == []
     assert series.is_catching_up
-    assert series.gaps.take() == []
+    assert series.gaps.drain() == []
 
 
 def test_a_gap_is_repaired_with_revised_candles(series: Series) -> None:
@@ -790,7 +790,7 @@ def test_memory_is_bounded_whatever_a_provider_sends(series: Series) -> None:
         series.give_up()
     assert not series.is_catching_up
     assert len(series.gaps.left) == MOST
-    assert len(series.gaps.take()) == MOST_HELD
+    assert len(series.gaps.drain()) == MOST_HELD
 
 
 def test_months_and_weeks_follow_one_another_without_history() -> None:
@@ -868,7 +868,7 @@ def test_a_row_that_cannot_be_read_right_before_what_is_owed_is_not_taken_not_to
     first, second = series.learn(candles, None, 1090.0, lost=[(600, 660), (900, 960)])
     assert (series.told_before(first), series.told_before(second)) == (None, 960)
     # Nobody is told of it, but it is repaired.
-    assert (series.gaps.take(), series.gaps.left) == ([], [SeriesGap(900, 960)])
+    assert (series.gaps.drain(), series.gaps.left) == ([], [SeriesGap(900, 960)])
 
 
 def test_what_history_says_later_of_a_closed_candle_is_told_as_revised(series: Series) -> None:
@@ -939,7 +939,7 @@ def test_a_candle_that_cannot_be_read_is_a_gap_and_costs_no_other(series: Series
     lost = (candle(2).time, candle(3).time)
     told = series.fill([candle(1), candle(3)], candle(4).time, lost=[lost])
     assert [update.candle for update in told] == [candle(1), candle(3), candle(4)]
-    assert series.gaps.take() == [SeriesGap(*lost)]
+    assert series.gaps.drain() == [SeriesGap(*lost)]
     assert not series.is_catching_up
 
 
@@ -947,12 +947,12 @@ def test_a_repair_without_the_candle_that_cannot_be_read_keeps_its_gap_behind_th
     series.accept(live(0, is_closed=True))
     series.accept(live(4))
     series.give_up()
-    (gap,) = series.gaps.take()
+    (gap,) = series.gaps.drain()
     lost = (candle(2).time, candle(3).time)
     told = series.repair(gap, [candle(1), candle(3)], lost=[lost])
     assert [update.candle for update in told] == [candle(1), candle(3)]
     assert series.gaps.left == [SeriesGap(*lost)]
-    assert series.gaps.take() == []
+    assert series.gaps.drain() == []
     assert [update.candle for update in series.repair(SeriesGap(*lost), [candle(2)])] == [candle(2)]
     assert series.gaps.left == []
 

@@ -46,7 +46,7 @@ def gapped() -> Series:
     """A stream that was given up on minute 12: 10, 11 and 13 were told."""
     series = live(10, 11, 13)
     series.give_up()
-    series.gaps.take()
+    series.gaps.drain()
     assert series.gaps.left == [SeriesGap(12 * 60, 13 * 60)]
     return series
 
@@ -188,12 +188,12 @@ def test_a_row_that_is_owed_and_cannot_be_read_is_a_gap_though_nothing_was_told(
     series, lost = Series(KEY, 10 * 60 + 30.0), (Span(600, 660),)
     past = PastCandles(candles(known), True, False, unreadable=lost)
     assert series.learn(past.candles, None, 720.0, lost) == []
-    assert series.gaps.take() == [SeriesGap(600, 660)]
+    assert series.gaps.drain() == [SeriesGap(600, 660)]
     snapshot = splice(series, {}, past, wanted)
     assert (minutes(snapshot.candles), snapshot.gaps, snapshot.is_complete) == ([*known], [SeriesGap(600, 660)], False)
     # The updates that follow do not say it again.
     assert [one.candle.time for one in series.fill([candle(11)], None, None, lost)] == [660]
-    assert series.gaps.take() == []
+    assert series.gaps.drain() == []
 
 
 def test_a_hole_that_is_not_believed_yet_makes_a_snapshot_incomplete_and_no_gap() -> None:
@@ -273,7 +273,7 @@ def test_a_gap_told_to_one_client_is_kept_for_repair_once() -> None:
     series.owe(SeriesGap(120, 300))
     series.owe(SeriesGap(60, 240))
     assert series.gaps.left == [SeriesGap(120, 300), SeriesGap(60, 120)]
-    assert series.gaps.take() == []
+    assert series.gaps.drain() == []
 
 
 # -- where the answer ends and the stream begins -------------------------------------------------------------------

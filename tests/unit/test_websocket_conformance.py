@@ -43,7 +43,7 @@ async def read_directly(case: Case, parts: Sequence[bytes]) -> list[object]:
     found: list[object] = []
     for part in parts:
         counter.feed_data(part)
-        found += map(told, parser.take())
+        found += map(told, parser.drain())
     return found
 
 

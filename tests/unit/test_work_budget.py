@@ -10,7 +10,7 @@ async def test_clients_take_turns_and_together_do_so_much_in_a_round() -> None:
 
     async def work(name: str) -> None:
         for _ in range(3):
-            await work_budget.take()
+            await work_budget.acquire()
             done.append(name)
 
     tasks = [asyncio.create_task(work(name)) for name in "abcdefg"]
@@ -34,17 +34,17 @@ async def test_nobody_waits_while_there_is_little_to_do() -> None:
 
 async def test_what_may_not_wait_begins_at_once_or_not_at_all() -> None:
     work_budget = WorkBudget(3)
-    assert [work_budget.take_now() for _ in range(5)] == [True] * 3 + [False] * 2
-    waiting = asyncio.create_task(work_budget.take())
+    assert [work_budget.try_acquire() for _ in range(5)] == [True] * 3 + [False] * 2
+    waiting = asyncio.create_task(work_budget.acquire())
     await asyncio.sleep(0)
     # In the next round those who wait come first.
     await waiting
-    assert [work_budget.take_now() for _ in range(3)] == [True, True, False]
+    assert [work_budget.try_acquire() for _ in range(3)] == [True, True, False]
 
 
 async def first_step(work_budget: WorkBudget) -> bool:
     """Say whether a piece of work begins without a wait."""
-    step = work_budget.take()
+    step = work_budget.acquire()
     try:
         step.send(None)
     except StopIteration:
@@ -55,9 +55,9 @@ async def first_step(work_budget: WorkBudget) -> bool:
 
 async def test_who_is_gone_takes_nobodys_turn() -> None:
     work_budget = WorkBudget(1)
-    await work_budget.take()
-    gone = [asyncio.create_task(work_budget.take()) for _ in range(5)]
-    last = asyncio.create_task(work_budget.take())
+    await work_budget.acquire()
+    gone = [asyncio.create_task(work_budget.acquire()) for _ in range(5)]
+    last = asyncio.create_task(work_budget.acquire())
     await asyncio.sleep(0)
     for task in gone:
         task.cancel()

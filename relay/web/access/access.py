@@ -161,7 +161,7 @@ class Access:
         if self._counts_no_requests(owner):
             return 0.0
         bucket = self._requests.of(owner)
-        return 0.0 if bucket.take() else bucket.wait_s
+        return 0.0 if bucket.try_acquire() else bucket.wait_s
 
     def spend_requests(self, caller: Caller, more: int) -> None:
         """Count a request over HTTP as so many more: the next ones wait for it."""
@@ -239,7 +239,7 @@ class Access:
         else:
             bucket = self._requests.of(caller.client)
             what = f"{self._requests_per_second():g} requests per second from {_whose(caller)}"
-        if not bucket.take():
+        if not bucket.try_acquire():
             raise _too_many(what, bucket.wait_s)
 
     def _what_connects(self) -> str:

@@ -73,7 +73,7 @@ class HttpConnections:
             )
         self._of[connection] = owner
         self._counts[owner] += 1
-        if refusal is not None and self._warnings.take():
+        if refusal is not None and self._warnings.try_acquire():
             log.warning(
                 "HTTP connections are refused: %d are open, %d of them from %s: %s",
                 len(self._of),

@@ -155,7 +155,7 @@ class Connection(EndingConnection):
 
     def _wait_s(self) -> float:
         """Count one request; return how many seconds to wait if this client, or its address, sent too many."""
-        if not self._requests.take():
+        if not self._requests.try_acquire():
             return self._requests.wait_s
         return self._context.access.take_request(self.caller.owner)
 
@@ -190,7 +190,7 @@ class Connection(EndingConnection):
         elif request.action == "list":
             self._send(frames.subscriptions(self._subscribing.labels(), request.id))
         else:
-            may_begin = self._context.work_budget.take_now
+            may_begin = self._context.work_budget.try_acquire
             for at, name in enumerate(request.names):
                 # The first is one piece of work with the request itself.
                 if (at and not may_begin()) or not self._answer_one(request, name):
@@ -201,7 +201,7 @@ class Connection(EndingConnection):
         """Do those streams of a request that have to wait for their turn, or for room to wait."""
         try:
             for name in names:
-                await self._context.work_budget.take()
+                await self._context.work_budget.acquire()
                 while not self._answer_one(request, name):
                     assert self._waiting is not None
                     await self._waiting.room()
@@ -278,7 +278,7 @@ class Connection(EndingConnection):
 
     async def _renew(self, stream: Stream) -> None:
         """Send the past of a stream anew, in turn with the requests of all clients."""
-        await self._context.work_budget.take()
+        await self._context.work_budget.acquire()
         if (joining := self._subscribing.renew(stream)) is not None:
             await self._run(joining)
 
@@ -289,7 +289,7 @@ class Connection(EndingConnection):
         self._send(frames.error(error, request_id))
         if self._invalid is None:
             self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
-        if not self._invalid.take():
+        if not self._invalid.try_acquire():
             self.end(CloseCode.TOO_MANY_INVALID, "too many invalid messages")
 
     def _on_rate(self, text: str, wait_s: float) -> None:
@@ -310,7 +310,7 @@ class Connection(EndingConnection):
             self._all_of_them.requests["over_limit"] += 1
             if self._over_limit is None:
                 self._over_limit = TokenBucket(OVER_LIMIT_RATE, OVER_LIMIT_BURST)
-            if not self._over_limit.take():
+            if not self._over_limit.try_acquire():
                 self.end(CloseCode.RATE_LIMITED, "rate limited")
         for request_id in request_ids:
             self._send(frames.error(error, request_id))

@@ -84,7 +84,7 @@ class FrameReader(Slices):
     def pass_on(self, data: bytes) -> None:
         """Hand on the messages that are complete with this slice."""
         self._counter.feed_data(data)
-        received = self._parser.take()
+        received = self._parser.drain()
         if self._counter.is_flooded:
             received = [Received(MessageKind.FAULT, code=int(CloseCode.RATE_LIMITED))]
         if received:

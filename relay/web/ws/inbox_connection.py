@@ -42,7 +42,7 @@ class InboxConnection(Connection):
                 self._inbox.append(one)
             elif self._inbox is not None:
                 self.answer(one)
-            elif not self._context.work_budget.take_now():
+            elif not self._context.work_budget.try_acquire():
                 self._begin_inbox(None, one)
             elif (rest := self.answer(one)) is not None:
                 self._begin_inbox(rest)
@@ -67,7 +67,7 @@ class InboxConnection(Connection):
         if rest is not None:
             await self._do(rest)
         while inbox:
-            await self._context.work_budget.take()
+            await self._context.work_budget.acquire()
             rest = self.answer(inbox.popleft())
             if rest is not None:
                 await self._do(rest)

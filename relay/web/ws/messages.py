@@ -159,7 +159,7 @@ class MessageParser:
                 self._received.append(whole)
                 self._decoder, self._text = None, ""
 
-    def take(self) -> list[Received]:
+    def drain(self) -> list[Received]:
         """Return what is complete since the last time."""
         received, self._received = self._received, []
         return received

@@ -160,7 +160,7 @@ class WaitingNames:
 
     async def _answer(self) -> None:
         while self._due:
-            await self._work_budget.take()
+            await self._work_budget.acquire()
             if not self._due:
                 break
             one = self._due.popleft()

@@ -26,10 +26,10 @@ class CountedCredits(Credits):
     refusals = 0
     largest_in_a_minute = 0
 
-    def take(self, cost: int) -> None:
+    def spend(self, cost: int) -> None:
         """Take credits for a call; raises `Problem` 429 when they do not suffice for the whole of it."""
         try:
-            super().take(cost)
+            super().spend(cost)
         except Problem:
             self.refusals += 1
             raise

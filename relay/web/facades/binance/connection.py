@@ -177,7 +177,7 @@ class BinanceConnection(Connection):
         joined: list[str] = []
         try:
             for name, parsed in wanted.items():
-                await self._context.work_budget.take()
+                await self._context.work_budget.acquire()
                 self._names[name] = await self._stream_of(parsed)
                 joined.append(name)
         except RequestError as error:
@@ -228,7 +228,7 @@ class BinanceConnection(Connection):
         self._all_of_them.requests["invalid"] += 1
         if self._invalid is None:
             self._invalid = TokenBucket(INVALID_RATE, INVALID_BURST)
-        if not self._invalid.take():
+        if not self._invalid.try_acquire():
             self.end(CloseCode.TOO_MANY_INVALID, "too many invalid messages")
 
     def _on_invalid(self, error: RequestError, request_id: str | int | None) -> None:

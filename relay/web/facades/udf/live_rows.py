@@ -113,7 +113,7 @@ class RowConnection(Connection):
     async def _follow_one(self, name: str) -> None:
         """Follow a symbol and send its first row; one that cannot be followed harms no other."""
         try:
-            await self._context.work_budget.take()
+            await self._context.work_budget.acquire()
             quote = await self._rows.quotes.of(name, self.caller, is_polled=False)
             if self._is_ended:
                 return

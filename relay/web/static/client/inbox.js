@@ -50,7 +50,7 @@ export class Inbox {
   }
 
   /** Return the oldest message; there has to be one. */
-  take() {
+  pop() {
     const place = this.#places.shift();
     const { message } = place;
     this.#size -= place.size;

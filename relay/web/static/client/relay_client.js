@@ -197,7 +197,7 @@ export class RelayClient {
   /** Return the next message, connecting if that is to be done; undefined once the iteration is over. */
   async #read(isOver = () => false) {
     while (!isOver()) {
-      if (!this.#inbox.isEmpty) return this.#inbox.take();
+      if (!this.#inbox.isEmpty) return this.#inbox.pop();
       const fault = this.#inbox.takeFault();
       if (fault !== null) {
         if (fault instanceof Disconnected) this.close();

@@ -36,7 +36,7 @@ export class SentRequests {
   }
 
   /** Take what an answer is about from its request; by name, or because it is the only one left. */
-  take({ id, symbol, interval }) {
+  pop({ id, symbol, interval }) {
     const { kind, open = [] } = this.#sent.get(id) ?? {};
     const name = folded(`${symbol}@${interval ?? ""}`);
     const spelled = open.map((one) => folded(one.asked ?? one));

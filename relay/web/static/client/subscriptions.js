@@ -183,7 +183,7 @@ export class FollowedStreams {
 
   /** Take the stream that an answer is about from its request, if it is followed still. */
   #asked(wire) {
-    const found = this.#requests.take(wire);
+    const found = this.#requests.pop(wire);
     return found !== undefined && this.#isFollowed(found) ? found : undefined;
   }
 
