@@ -137,12 +137,12 @@ async def cut_owner(trial: Trial) -> None:
     owner = await trial.cluster.owner("binance")
     names = [relay.name for relay in trial.cluster.running]
     since = time.monotonic()
-    owner.line.cut()
+    owner.line.hold()
     await trial.until_live("a cut between the owner and NATS", since + 0.1, names)
     await asyncio.sleep(max(0.0, since + 5 - time.monotonic()))
     await trial.cluster.until_state("alone", owner)
     await asyncio.sleep(max(0.0, since + 10 - time.monotonic()))
-    owner.line.mend()
+    owner.line.go_on()
     await trial.cluster.settle()
     await trial.until_live("its end", time.monotonic(), names)
 
