@@ -23,7 +23,7 @@ async def end_of(reader: asyncio.StreamReader) -> bytes:
     async with asyncio.timeout(LONGEST_WAIT_S):
         try:
             return await reader.read()
-        except ConnectionResetError:
+        except ConnectionError:
             return b""
 
 

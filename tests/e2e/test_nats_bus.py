@@ -14,8 +14,7 @@ from relay.cluster.nats_bus import NatsAccess, NatsBus
 from relay.cluster.wire.history_messages import candles_answer, read_candles
 from relay.core.model import ExtendedCandle
 from tests.support.conditions import LONGEST_WAIT_S, eventually
-from tests.support.cut_server import CutServer
-from tests.support.nats_server import NatsServer, nats_program, nats_running
+from tests.support.nats_server import HoldingLine, NatsServer, nats_program, nats_running
 
 GOOD, OTHER = "hush-hush", "changed"
 
@@ -74,26 +73,18 @@ async def test_a_password_that_was_changed_and_is_right_again_brings_the_bus_bac
             await eventually(is_heard)
 
 
-class HoldingLine(CutServer):
-    """Leads to a port of this machine, and holds back what is subscribed to through it until `go_on` is set."""
+class LineThatHoldsSubscriptions(HoldingLine):
+    """Holds back what is subscribed to through it, and what comes after, until it goes on."""
 
     def __init__(self, port: int) -> None:
-        super().__init__()
-        self._to = port
+        super().__init__(port)
         self.held = asyncio.Event()
-        self.go_on = asyncio.Event()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        await asyncio.gather(self._carry(reader, back), self._carry(there, writer))
-
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65_536):
-            if b"SUB " in data:
-                self.held.set()
-                await self.go_on.wait()
-            sink.write(data)
-        sink.close()
+    async def before(self, data: bytes) -> None:
+        if b"SUB " in data and not self.held.is_set():
+            self.held.set()
+            self.hold()
+        await super().before(data)
 
 
 async def test_a_bus_is_connected_when_the_server_knows_what_it_answers(
@@ -101,7 +92,7 @@ async def test_a_bus_is_connected_when_the_server_knows_what_it_answers(
 ) -> None:
     async with (
         nats_running(nats_program(request.config), tmp_path) as server,
-        HoldingLine(server.port) as line,
+        LineThatHoldsSubscriptions(server.port) as line,
         bus_running(f"nats://127.0.0.1:{server.port}") as asking,
         bus_running(f"nats://127.0.0.1:{line.port}") as owner,
     ):
@@ -112,7 +103,7 @@ async def test_a_bus_is_connected_when_the_server_knows_what_it_answers(
         owner.answer("mr.test.call.owner", answer)
         await line.held.wait()
         assert not owner.is_connected
-        line.go_on.set()
+        line.go_on()
         await eventually(lambda: owner.is_connected and asking.is_connected)
         assert await asking.request("mr.test.call.owner", b"?", LONGEST_WAIT_S) == b"here"
 

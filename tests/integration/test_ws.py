@@ -1,5 +1,7 @@
 """What only the WebSocket route has: its heartbeat is pings, which a client answers."""
 
+import asyncio
+
 import aiohttp
 import pytest
 
@@ -39,6 +41,13 @@ async def test_client_that_answers_no_ping_is_dropped(relay_with: StartRelay) ->
     assert frame.type in (aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR)
     await eventually(lambda: not relay.hub.subscribers)
     assert relay.access.clients == 0
+
+
+async def test_a_test_may_do_other_things_for_a_minute_before_its_client_reads_again(relay: Running) -> None:
+    client = await relay.connect()
+    await asyncio.sleep(60)
+    await client.ask("ping", id=1)
+    assert (await client.answer(1))["type"] == "pong"
 
 
 async def test_gaps_in_milliseconds_are_refused(relay: Running) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.support.cut_server import CutServer
+from tests.support.cut_server import CutServer, opened, pass_bytes, until_one_ends
 
 RUDE: Final = ("refused", "login", "unauthorized", "mute", "hung", "garbage", "endless", "closed", "reset", "flood")
 """What it may do instead: answer 403, 407 or 401, say nothing, say nothing once a tunnel is open, answer with what is
@@ -30,8 +30,9 @@ class _Front(CutServer):
         self._target = target
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
-        await _join(reader, writer, there, back)
+        async with opened(self._target) as (there, back):
+            await until_one_ends(pass_bytes(reader, back), pass_bytes(there, writer))
+        await _say_the_rest(writer)
 
 
 class ConnectProxy(CutServer):
@@ -62,15 +63,15 @@ class ConnectProxy(CutServer):
             await self._be_rude(manner, reader, writer)
             return
         method, target, _ = line.split(" ")
-        port = int(target.rpartition(":")[2]) if method == "CONNECT" else urlsplit(target).port
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        (writer if method == "CONNECT" else back).write(OPENED if method == "CONNECT" else _passed_on(line, lines))
-        await _join(reader, writer, there, back)
+        port = int(target.rpartition(":")[2]) if method == "CONNECT" else urlsplit(target).port or 80
+        async with opened(port) as (there, back):
+            (writer if method == "CONNECT" else back).write(OPENED if method == "CONNECT" else _passed_on(line, lines))
+            await until_one_ends(pass_bytes(reader, back), pass_bytes(there, writer))
+        await _say_the_rest(writer)
 
     async def _be_rude(self, manner: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if manner == "closed":
-            writer.close()
-            await writer.wait_closed()
+            await _say_the_rest(writer)
             return
         if manner == "reset":
             return
@@ -105,27 +106,10 @@ def _passed_on(line: str, lines: list[str]) -> bytes:
     return "\r\n".join([f"{method} {path} {version}", *kept, "", ""]).encode("latin-1")
 
 
-async def _join(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, there: asyncio.StreamReader, back: asyncio.StreamWriter
-) -> None:
-    """Pass on what comes from either side, until one of them ends."""
-    passing = [asyncio.create_task(_pass(reader, back)), asyncio.create_task(_pass(there, writer))]
-    try:
-        await asyncio.wait(passing, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        back.transport.abort()
-        for task in passing:
-            task.cancel()
-        await asyncio.gather(*passing, return_exceptions=True)
-    # What came last is still to arrive.
+async def _say_the_rest(writer: asyncio.StreamWriter) -> None:
+    """Close a connection when what was written last has left."""
     writer.close()
     await writer.wait_closed()
-
-
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""A NATS server in a process of its own, and a line to it that can be cut."""
+"""A NATS server in a process of its own, and a line to it that can hold back what passes."""
 
 import asyncio
 import shutil
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.conditions import LONGEST_WAIT_S
+from tests.support.cut_server import CutServer, opened, until_one_ends
 from tests.support.free_ports import free_port
 from tests.support.running_relay import end_process
 
@@ -48,9 +49,8 @@ class NatsServer:
         async with asyncio.timeout(LONGEST_WAIT_S):
             while True:
                 with suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    writer.close()
-                    return
+                    async with opened(self.port):
+                        return
                 await asyncio.sleep(0.05)
 
     def signal(self, number: signal.Signals) -> None:
@@ -64,64 +64,37 @@ class NatsServer:
             await end_process(self._process)
 
 
-class CuttableLine:
-    """Leads to a port of this machine. While it is cut nothing passes and nobody is told; then it goes on, or ends."""
+class HoldingLine(CutServer):
+    """Leads to a port of this machine. While it holds on nothing passes and nobody is told; then it goes on."""
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._to = port
-        self.port = 0
-        self._server: asyncio.Server | None = None
         self._passes = asyncio.Event()
         self._passes.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
 
-    async def start(self) -> None:
-        """Listen."""
-        self._server = await asyncio.start_server(self._lead, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    def cut(self) -> None:
+    def hold(self) -> None:
         """Let nothing pass from now on."""
         self._passes.clear()
 
-    def mend(self, *, resets: bool = False) -> None:
-        """Let everything pass again, what was held back first; or reset the connections of before."""
-        if resets:
-            for writer in self._writers:
-                writer.transport.abort()
+    def go_on(self) -> None:
+        """Let everything pass again, what was held back first."""
         self._passes.set()
 
-    async def close(self) -> None:
-        """End all connections."""
-        if self._server is not None:
-            self._server.close()
-        self.mend(resets=True)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._passes.wait()
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._to)
-        except OSError:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, back}
-        for source, sink in ((reader, back), (there, writer)):
-            task = asyncio.create_task(self._carry(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        async with opened(self._to) as (there, back):
+            await until_one_ends(self._carry(reader, back), self._carry(there, writer))
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(65_536):
-                await self._passes.wait()
-                sink.write(data)
-                await sink.drain()
-        self._writers.discard(sink)
-        sink.close()
+        while data := await source.read(65_536):
+            await self.before(data)
+            sink.write(data)
+            await sink.drain()
+
+    async def before(self, data: bytes) -> None:
+        """Return when what came may pass."""
+        await self._passes.wait()
 
 
 @asynccontextmanager

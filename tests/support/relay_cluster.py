@@ -14,7 +14,7 @@ import orjson
 
 from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.free_ports import free_port
-from tests.support.nats_server import CuttableLine, NatsServer
+from tests.support.nats_server import HoldingLine, NatsServer
 from tests.support.relay_process import WITHOUT_FUTURES
 from tests.support.running_relay import PREFIX, end_process
 from tests.support.sandbox import Sandbox
@@ -32,7 +32,7 @@ class ClusteredRelay:
         self.name = name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.line = CuttableLine(nats.port)
+        self.line = HoldingLine(nats.port)
         self.process: asyncio.subprocess.Process | None = None
         self.log = folder / f"{name}.log"
         self._database = folder / f"{name}.db"

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from typing import Final
 
-from tests.support.cut_server import CutServer
+from tests.support.cut_server import CutServer, opened, pass_bytes, until_one_ends
 
 MANNERS: Final = ("plain", "cut", "delay", "trickle", "swallow")
 
@@ -40,30 +40,19 @@ class RudeProxy(CutServer):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         manner = self._dice.choice(MANNERS) if self._is_rude else "plain"
         self.seen[manner] += 1
-        there, back = await asyncio.open_connection("127.0.0.1", self._target)
         ends_s = self._dice.uniform(1, self._most_s)
-        passing = [
-            asyncio.create_task(self._pass(reader, back, "plain")),
-            asyncio.create_task(self._pass(there, writer, manner if manner in ("delay", "trickle") else "plain")),
-        ]
-        try:
-            await asyncio.wait(
-                passing, timeout=None if manner == "plain" else ends_s, return_when=asyncio.FIRST_COMPLETED
+        async with opened(self._target) as (there, back):
+            await until_one_ends(
+                pass_bytes(reader, back),
+                self._pass(there, writer, manner),
+                timeout_s=None if manner == "plain" else ends_s,
             )
             if manner == "swallow":
-                for task in passing:
-                    task.cancel()
-                await asyncio.gather(*passing, return_exceptions=True)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._hole_s):
                         # What the client says goes nowhere, and its end is seen.
                         while await reader.read(65536):
                             pass
-        finally:
-            for task in passing:
-                task.cancel()
-            await asyncio.gather(*passing, return_exceptions=True)
-            back.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, manner: str) -> None:
         while data := await reader.read(65536):

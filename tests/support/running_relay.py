@@ -20,7 +20,7 @@ from relay.core.clock import Clock
 from relay.streams.hub import Hub
 from relay.web.access.access import ACCESS, Access
 from relay.web.idle_connections import Runner
-from relay.web.ws.route import CLIENTS, Clients
+from relay.web.ws.route import CLIENT_PINGS, CLIENTS, Clients
 from tests.support.conditions import LONGEST_WAIT_S
 from tests.support.contracts import check_answer, check_message
 from tests.support.free_ports import free_port
@@ -28,6 +28,8 @@ from tests.support.sandbox import Sandbox
 
 PREFIX = "/api/v1/market-data"
 FUTURES = "providers.binance_usdm:BinanceUsdmProvider"
+PATIENT_PINGS = CLIENT_PINGS._replace(pong_timeout_s=LONGEST_WAIT_S)
+"""A client of a test answers pings only while it reads, and a test may do other things for a while."""
 
 Message = dict[str, Any]
 
@@ -150,7 +152,7 @@ class Reader(ABC):
             return closed
 
     def read_on(self) -> None:
-        """Read all that comes from now on, and answer pings: who does not is sent away after half a minute."""
+        """Read all that comes from now on, and answer pings: who does not is sent away after two minutes."""
         self._reading = asyncio.create_task(self._read_to_the_end())
 
     async def _read_to_the_end(self) -> None:
@@ -378,8 +380,11 @@ async def start_relay(
     """Start a relay with the stand-ins as its upstreams; close it yourself.
 
     Unless `port` is given it has one that nobody else gets, so that another relay can come back to it. Plugins of
-    installed packages are left out if not `installed`: to look for them reads a file of each package.
+    installed packages are left out if not `installed`: to look for them reads a file of each package. Pongs are waited
+    for as `PATIENT_PINGS` say, unless `limits` say something of pings.
     """
+    if limits.pings == CLIENT_PINGS:
+        limits = limits._replace(pings=PATIENT_PINGS)
     settings.setdefault("port", free_port())
     given = settings_of(sandbox, tables) if with_stand_ins else tables or {}
     app = build_app(
