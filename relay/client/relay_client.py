@@ -229,13 +229,13 @@ class RelayClient:
         """Return candles with `start_time` ≤ open time ≤ `end_time` (Unix seconds), oldest first, at most `limit`.
 
         With a `start_time` the first of them, else the last. `extended` is as for `subscribe`. With `wait_s` (0 to 60)
-        the relay answers after about so many seconds at the latest with what it knows, `is_complete` false. Raises
-        `ClientError`.
+        the relay answers after about so many seconds at the latest with what it knows, `is_complete` false; the time
+        limit of the client begins then. Raises `ClientError`.
         """
         asked = arguments.history_range(
             symbol, interval, start_time=start_time, end_time=end_time, limit=limit, extended=extended, wait_s=wait_s
         )
-        return await self._relays.get("history", asked, read_history)
+        return await self._relays.get("history", asked, read_history, wait_s=wait_s or 0)
 
     async def symbols(self, asset_class: str | None = None) -> list[str]:
         """Return what can be streamed, sorted. Raises `ClientError`."""

@@ -29,23 +29,27 @@ class Relays:
         """The address of the preferred one."""
         return self._relays[self.preferred].url
 
-    async def get(self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T]) -> T:
+    async def get(
+        self, route: str, asked: Mapping[str, str | int | None], read: Callable[[Any], T], *, wait_s: int = 0
+    ) -> T:
         """Return what `read` makes of an answer of the first relay that has one. Raises `ClientError`.
 
-        All of them together have `timeout_s`: each takes an equal part of what is left.
+        All of them together have `timeout_s`: each takes an equal part of what is left. What each takes of the time in
+        which it was allowed to answer, `wait_s`, does not count.
         """
         first, count = self.preferred, len(self._relays)
-        until = time.monotonic() + self._timeout_s
+        left_s = self._timeout_s
         faults: list[ClientError] = []
         for step in range(count):
             number = (first + step) % count
-            part_s = max(0.001, until - time.monotonic()) / (count - step)
+            part_s, began = max(0.001, left_s) / (count - step), time.monotonic()
             try:
-                answer = await self._relays[number].get(route, asked, read, part_s)
+                answer = await self._relays[number].get(route, asked, read, wait_s + part_s)
             except ClientError as fault:
                 if not is_of_relay(fault):
                     raise
                 faults.append(fault)
+                left_s -= max(0.0, time.monotonic() - began - wait_s)
             else:
                 self.preferred = number
                 return answer

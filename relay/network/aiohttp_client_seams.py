@@ -77,20 +77,22 @@ def has_lines() -> bool:
 
 
 class LinedEnd(ResponseHandler):
-    """aiohttp's end of a connection; it is handed what comes by a `Line`, which is then among `lines`."""
+    """aiohttp's end of a connection; it is handed what comes by a `Line`, which with TLS is then among `secure`."""
 
     line: Line | None = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, intake: Intake | None, lines: WeakSet[Line]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, intake: Intake | None, secure: WeakSet[Line]) -> None:
         super().__init__(loop=loop)
         self._intake = intake
-        self._lines = lines
+        self._secure = secure
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Put a line between the socket and this."""
         real = cast(asyncio.Transport, transport)
         self.line = Line(self, real, self._intake)
-        self._lines.add(self.line)
+        # Once TLS has ended a transport may not say any more that it had it.
+        if real.get_extra_info("sslcontext") is not None:
+            self._secure.add(self.line)
         super().connection_made(real if PAUSING.is_there else HeldTransport(real, self.line))
 
     def close(self) -> None:
@@ -167,14 +169,14 @@ class LinedConnector(OutwardConnector):
 
     def __init__(self, proxies: OutwardProxies, intake: Intake | None) -> None:
         super().__init__(proxies)
-        self._lines: WeakSet[Line] = WeakSet()
-        self._factory = partial(LinedEnd, asyncio.get_running_loop(), intake, self._lines)  # type: ignore[assignment]
+        self._secure: WeakSet[Line] = WeakSet()
+        self._factory = partial(LinedEnd, asyncio.get_running_loop(), intake, self._secure)  # type: ignore[assignment]
 
     async def close(self, *, abort_ssl: bool = False) -> None:
         """Close all connections. Cuts those with TLS, of which some would wait half a minute for the other side."""
         await super().close(abort_ssl=abort_ssl)
-        for line in [*self._lines]:
-            if line.transport is not None and line.transport.get_extra_info("sslcontext") is not None:
+        for line in [*self._secure]:
+            if line.transport is not None:
                 line.transport.abort()
 
 

@@ -156,7 +156,11 @@ class Line(Slices):
         return count
 
     def _socket(self) -> socket.socket | None:
-        return None if self.transport is None else self.transport.get_extra_info("socket")
+        # Once TLS has ended a transport may know of none any more.
+        if self.transport is None or self.transport.is_closing():
+            return None
+        found: socket.socket | None = self.transport.get_extra_info("socket")
+        return found
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; before the socket is closed, since its number may then be another's."""

@@ -6,7 +6,8 @@
   they are not answered. With several `relays` both name one by `at`, from 0, as `lists` does; what follows is played
   with the one that was connected to last.
 - `lists`: the answer to requests for symbols from now on, a status and a body; null if they are not answered.
-- `has`: the answer to requests for history from now on, a status and a body, of which `times` are the candles.
+- `has`: the answer to requests for history from now on, a status and a body, of which `times` are the candles;
+  `late`: once the time is over in which a request lets it wait.
 - `queries`: the next request for history, whole.
 - `call`: a method, its arguments; with `throws`, the name and a part of the message of what it throws, with `returns`
   what it returns.
@@ -311,6 +312,7 @@ async def play(steps: list[Json], relays: list[ScriptedRelay], player: Player) -
                     relays[step.get("at", 0)].symbols = answer
                 case {"has": [status, body]}:
                     relay.history = (status, history_of(body))
+                    relay.uses_wait = step.get("late", False)
                 case {"queries": expected}:
                     assert await relay.queries.get() == expected, where
                 case {"call": [name, *args], "returns": expected}:

@@ -414,6 +414,39 @@ async def test_a_closed_session_waits_for_nobody_to_end_tls() -> None:
         assert sock.fileno() == -1
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_closed_session_with_tls_loses_nothing_that_was_sent_and_has_its_websocket_end_cleanly(run: Run) -> None:
+    heard: list[object] = []
+    has_ended = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        heard.extend([message.data async for message in socket])
+        heard.append(socket.close_code)
+        has_ended.set()
+        return socket
+
+    async def ask() -> None:
+        there, here = tls()
+        runner = web.AppRunner(app_of(serve))
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=there).start()
+        async with open_session() as session:
+            socket = await session.ws_connect(f"https://127.0.0.1:{runner.addresses[0][1]}", ssl=here)
+            line = cast(CountedSocket, socket).line
+            assert line is not None
+            await socket.send_str("last")
+            await socket.close()
+            # TLS has ended, the connection may not have.
+            assert line.unread_bytes() == 0
+        await has_ended.wait()
+        await runner.cleanup()
+
+    run(ask())
+    assert heard == ["last", 1000]
+
+
 # -- held back -------------------------------------------------------------------------------------
 
 

@@ -25,6 +25,8 @@ class ScriptedRelay:
         """The answer to requests for symbols, a status and a body; None: they are not answered."""
         self.history: tuple[int, Any] = (503, None)
         """The answer to requests for history, a status and a body."""
+        self.uses_wait = False
+        """Whether that comes only once the time is over in which a request lets it wait."""
         self.queries: asyncio.Queue[Json] = asyncio.Queue()
         """What history was asked for, in order."""
         self.requests: asyncio.Queue[Json] = asyncio.Queue()
@@ -94,6 +96,8 @@ class ScriptedRelay:
 
     async def _history(self, request: web.Request) -> web.StreamResponse:
         self.queries.put_nowait(dict(request.query))
+        if self.uses_wait:
+            await asyncio.sleep(int(request.query["wait_s"]))
         status, body = self.history
         return web.json_response(body, status=status)
 

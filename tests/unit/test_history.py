@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.core.clock import Clock, ProviderClock
+from relay.core.derived_intervals import Derivation
 from relay.core.errors import BadAnswer, ProviderError, ProviderUnavailable, RateLimited, StoreError
-from relay.core.intervals import next_open
+from relay.core.intervals import length_s, next_open
 from relay.core.model import Budget, Candle, OpenHours, ProviderInfo, StreamKey, unreadable, widened
+from relay.core.periods import Periods
 from relay.core.spans import Span
 from relay.core.trading_hours import TradingHours
 from relay.history.doubts import EMPTY_PAUSES_S
@@ -26,6 +28,7 @@ from relay.history.requests import MAX_CALLS, HistoryRequest, PageRequest, PastC
 from relay.history.service import HistoryService
 from relay.storage.chunks import decode
 from relay.storage.store import Store
+from tests.support.conditions import eventually
 from tests.support.examples import examples
 from tests.support.virtual_time import run
 
@@ -698,6 +701,38 @@ async def test_call_of_a_cancelled_request_is_kept(bench: Bench) -> None:
     bench.provider.gate.set()
     assert (await bench.ask(start=START, end=minute(9))).candles == finals(*range(10))
     assert len(bench.provider.calls) == 1
+
+
+def has_asked_or_ended(provider: FakeProvider, calls: int, request: asyncio.Task[EncodedCandles]) -> bool:
+    return len(provider.calls) > calls or request.done()
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m"])
+async def test_a_request_that_is_given_up_at_every_call_gets_further_each_time_until_it_is_whole(interval: str) -> None:
+    provider = FakeProvider([minute(n) for n in range(1000)], minute(600) + 30, page=100, at_once=1)
+    key = StreamKey("BTCUSDT", interval)
+    whole = HistoryRequest(provider, key, None, minute(599), 500 * 60 // length_s(interval))
+    gave_up = 0
+    async with bench_of(provider, Bench) as bench:
+        history, provider.gate = bench.history, asyncio.Event()
+        if interval != "1m":
+            built = Derivation("1m", Periods(interval, "1m", is_utc_grid=True))
+            history.derivation_of = lambda source, key: built if key.interval == interval else None
+        while not (request := asyncio.create_task(history.text(whole))).done():
+            calls = len(provider.calls)
+            await eventually(partial(has_asked_or_ended, provider, calls, request))
+            if request.done():
+                break
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+            gave_up += 1
+            provider.gate.set()
+            await eventually(lambda: not history.calls.tasks())
+            provider.gate.clear()
+        text = request.result()
+        assert (len(text.chunk.times), text.is_whole) == (whole.limit, True)
+    assert gave_up == len(provider.calls) > 3
+    assert set(provider.fetched.values()) == {1}
 
 
 async def test_close_ends_calls_under_way(bench: Bench) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,8 +11,6 @@ from aiohttp import web
 
 from relay.core.errors import ProviderTimeout
 from relay.core.intervals import length_s
-from relay.history.known_answers import EncodedCandles
-from relay.history.requests import HistoryRequest
 from relay.history.service import HistoryService
 from relay.instruments.directory import Directory
 from relay.plugins.provider import Provider
@@ -40,23 +39,24 @@ class FacadeTiming(NamedTuple):
     """On record the first event of a candle came up to 2.7 s after the end of the one before."""
     first_answer_s: float = 1.0
     """So long the first word of a stream of the exchange's own is waited for, before the exchange is asked."""
-    history_s: float = 9.0
-    """So long a request waits for candles of a provider: programs give up after 10 s, and then know no reason."""
+    answer_s: float = 9.0
+    """So long an answer may take to make where programs give up after 10 s, and then know no reason."""
 
     def kept_s(self, interval: str) -> float:
         """Return how long a series stays live after the last request."""
         return min(self.most_kept_s, max(self.least_kept_s, self.kept_intervals * length_s(interval)))
 
-    async def candles(self, history: HistoryService, asked: HistoryRequest) -> EncodedCandles:
-        """Return candles, if they come in time; what is on its way then goes on. Raises `ProviderTimeout`."""
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Raise `ProviderTimeout` where an answer takes too long to make; what is on its way then goes on."""
+        limit = asyncio.timeout(self.answer_s)
         try:
-            async with asyncio.timeout(self.history_s) as limit:
-                return await history.text(asked)
+            async with limit:
+                yield
         except TimeoutError:
             if not limit.expired():
                 raise
-            said = f"{asked.source.info.title} did not answer within {self.history_s:g} s; ask again"
-            raise ProviderTimeout(said) from None
+            raise ProviderTimeout(f"the answer is not there after {self.answer_s:g} s; ask again") from None
 
 
 FACADE_TIMING = FacadeTiming()

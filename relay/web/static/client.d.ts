@@ -202,7 +202,7 @@ export interface ClientOptions {
   waitsForRelay?: boolean;
   /** Shortest and longest pause between two attempts, in milliseconds. */
   backoffMs?: [least: number, most: number];
-  /** How long a REST request may take, at all relays together; a handshake takes 10 s at most. */
+  /** How long a REST request may take, at all relays together, after its `waitS`; a handshake takes 10 s at most. */
   timeoutMs?: number;
   /** With more unread messages than this the client closes the connection until they are read; 20,000 by default. */
   mostUnread?: number;

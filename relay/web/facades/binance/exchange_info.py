@@ -14,7 +14,7 @@ from relay.plugins.provider import Provider
 from relay.web.facade_counts import FacadeCounts
 from relay.web.facades.binance import reading
 from relay.web.facades.binance.lacking_texts import EXTRA, why_no_texts
-from relay.web.facades.binance.pass_through import PassThrough, in_microseconds
+from relay.web.facades.binance.pass_through import PassedAnswer, PassThrough, in_microseconds
 from relay.web.facades.binance.refusals import JSON, BinanceRefusal, bad_symbol, invalid, unsupported
 from relay.web.facades.binance.venue_markets import STATUSES, HeadersNow, VenueMarket, no_provider, now_ms
 from relay.web.facades.facade import FacadeParts
@@ -91,14 +91,18 @@ class ExchangeInfoRoute:
                 raise bad_symbol(no_provider(self._market))
             entries = b""
         else:
-            if not asked.symbols:
-                await directory.lists_settled(provider.name)
-            for symbol in asked.symbols or ():
-                await directory.settled(provider.name, symbol, [client])
-                if directory.instrument(provider.name, symbol) is None:
-                    raise bad_symbol()
+            async with self._parts.timing.in_time():
+                if not asked.symbols:
+                    await directory.lists_settled(provider.name)
+                for symbol in asked.symbols or ():
+                    await directory.settled(provider.name, symbol, [client])
+                    if directory.instrument(provider.name, symbol) is None:
+                        raise bad_symbol()
+                if asked.is_native:
+                    path = f"{self._market.root}/exchangeInfo"
+                    passed = await self._passed.ask(provider, path, dict(request.query), client)
             if asked.is_native:
-                return await self._native(request, provider, asked, headers)
+                return await self._native(request, passed, headers)
             entries = await self._entries(provider, asked)
             self._counts.weight_asked += self._market.info_weight
         body = Body(
@@ -146,13 +150,9 @@ class ExchangeInfoRoute:
             self._state = state
         return self._all
 
-    async def _native(
-        self, request: web.Request, provider: Provider, asked: InfoQuery, headers: HeadersNow
-    ) -> web.StreamResponse:
-        """Have the exchange itself choose by what the relay does not keep, the permission sets."""
-        client = self._parts.access.caller(request).client
-        path = f"{self._market.root}/exchangeInfo"
-        answer, body = await self._passed.ask(provider, path, dict(request.query), client)
+    async def _native(self, request: web.Request, passed: PassedAnswer, headers: HeadersNow) -> web.StreamResponse:
+        """Answer as the exchange itself chose, by what the relay does not keep, the permission sets."""
+        answer, body = passed
         if answer.status != 200:
             return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": JSON, **headers()})
         if reading.wants_microseconds(request, self._market):

@@ -92,13 +92,14 @@ class KlineRoute:
             made.on_use()
         else:
             asked = read_klines_query(request, self._market)
-            target = await self._target(asked, caller.client)
-            # What forms is not recorded.
-            if not target.provider.info.is_recorded and _reaches_now(asked, target):
-                self._polled.note(target, caller)
-                await self._polled.settled(target)
-            is_wanted = parts.bodies.is_wanted(path)
-            made = await self._make(asked, target, caller.client, is_micro=is_micro, is_wanted=is_wanted)
+            async with parts.timing.in_time():
+                target = await self._target(asked, caller.client)
+                # What forms is not recorded.
+                if not target.provider.info.is_recorded and _reaches_now(asked, target):
+                    self._polled.note(target, caller)
+                    await self._polled.settled(target)
+                is_wanted = parts.bodies.is_wanted(path)
+                made = await self._make(asked, target, caller.client, is_micro=is_micro, is_wanted=is_wanted)
             if is_wanted:
                 parts.bodies.keep(path, made)
         parts.access.spend_rows(caller, made.rows)
@@ -168,7 +169,7 @@ class KlineRoute:
             form=KLINE_ROWS[key.interval],
             on_call=self._count_call,
         )
-        return await self._parts.timing.candles(self._parts.history, request)
+        return await self._parts.history.text(request)
 
     def _count_call(self) -> None:
         self._counts.calls += 1

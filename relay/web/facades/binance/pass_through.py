@@ -189,14 +189,15 @@ class PassedRoute:
     async def answer(self, request: web.Request, name: str, headers: HeadersNow) -> web.StreamResponse:
         """Return the exchange's own answer. `headers` go with it."""
         client = self._parts.access.caller(request).client
-        await self._check(request.query, name, client)
-        query = dict(request.query)
-        if "symbol" in query:
-            query["symbol"] = self._market.spelt(query["symbol"])
-        provider = self._parts.providers.get(self._market.provider)
-        if provider is None:
-            raise bad_symbol(no_provider(self._market))
-        answer, body = await self._passed.ask(provider, f"{self._market.root}/{name}", query, client)
+        async with self._parts.timing.in_time():
+            await self._check(request.query, name, client)
+            query = dict(request.query)
+            if "symbol" in query:
+                query["symbol"] = self._market.spelt(query["symbol"])
+            provider = self._parts.providers.get(self._market.provider)
+            if provider is None:
+                raise bad_symbol(no_provider(self._market))
+            answer, body = await self._passed.ask(provider, f"{self._market.root}/{name}", query, client)
         if answer.status != 200:
             return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": JSON, **headers()})
         if reading.wants_microseconds(request, self._market):

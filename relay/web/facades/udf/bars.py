@@ -109,7 +109,7 @@ class BarsRoute:
         if is_shifted:
             end, count = end + _DAY_S, count + _AROUND
         request = HistoryRequest(provider, key, None, end, count, live, client=client, on_call=self._count_call)
-        return await self._parts.timing.candles(self._parts.history, request)
+        return await self._parts.history.text(request)
 
     def _count_call(self) -> None:
         self._counts.calls += 1

@@ -215,15 +215,15 @@ export class RelayClient {
 
   /**
    * Return candles; times are Unix seconds on open time, both inclusive; `extended` as of `subscribe`. With `waitS` (0 to
-   * 60) the relay answers after about so many seconds at the latest with what it knows, `isComplete` false. Throws
-   * `ClientError`.
+   * 60) the relay answers after about so many seconds at the latest with what it knows, `isComplete` false; `timeoutMs`
+   * begins then. Throws `ClientError`.
    */
   async history(symbol, interval, range = {}) {
     const { startTime, endTime, limit, extended, waitS } = checked(range, HISTORY_OPTIONS);
     if (startTime > endTime) throw new BadArgument(`startTime ${startTime} is after endTime ${endTime}`);
     const asked = { symbol: nameGiven("symbol", symbol), interval: nameGiven("interval", interval) };
     const options = { start_time: startTime, end_time: endTime, limit, extended: extended || undefined, wait_s: waitS };
-    return this.#relays.get("history", { ...asked, ...options }, historyOf);
+    return this.#relays.get("history", { ...asked, ...options }, historyOf, 1000 * (waitS ?? 0));
   }
 
   /** Return what can be streamed, sorted. Throws `ClientError`. */

@@ -31,24 +31,27 @@ export class Relays {
   /**
    * Return what `read` makes of an answer of the first relay that has one. Throws `ClientError`.
    *
-   * All of them together have the time limit: each takes an equal part of what is left.
+   * All of them together have the time limit: each takes an equal part of what is left. What each takes of the time in
+   * which it was allowed to answer, `waitMs`, does not count.
    */
-  async get(route, asked, read) {
+  async get(route, asked, read, waitMs = 0) {
     const count = this.#relays.length;
-    const until = performance.now() + this.#timeoutMs;
+    let leftMs = this.#timeoutMs;
     const first = this.preferred;
     const faults = [];
     for (let step = 0; step < count; step += 1) {
       const number = (first + step) % count;
       const relay = this.#relays[number];
+      const began = performance.now();
       try {
-        const wire = await relay.get(route, asked, Math.max(1, until - performance.now()) / (count - step));
+        const wire = await relay.get(route, asked, waitMs + Math.max(1, leftMs) / (count - step));
         const answer = readAnswer(relay, wire, read);
         this.preferred = number;
         return answer;
       } catch (fault) {
         if (!isOfRelay(fault)) throw fault;
         faults.push(fault);
+        leftMs -= Math.max(0, performance.now() - began - waitMs);
       }
     }
     throw faultOfAll(faults);
