@@ -121,6 +121,10 @@ class Carrier:
         carried = self._carried
         return all(key in carried and carried[key].stream.status not in UNFED for key in keys)
 
+    def has_live(self, keys: Iterable[StreamKey]) -> bool:
+        """Say whether a feed delivers any of these streams."""
+        return any(self.is_live([key]) for key in keys)
+
     def is_dead(self, keys: Collection[StreamKey]) -> bool:
         """Say whether there are such streams, and all of them wait for a feed that delivers."""
         carried = self._carried
