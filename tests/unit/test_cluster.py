@@ -501,6 +501,25 @@ async def test_no_stream_stays_throttled_after_a_wait(tmp_path: Path, is_known: 
             assert hearer.stream.message.startswith("no route to the venue; the next attempt is at ")
 
 
+async def test_a_stream_without_a_feed_stays_throttled_when_another_relay_wants_it(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "abc") as cluster:
+        owner = cluster.owner()
+        first, second = (relay for relay in cluster.relays if relay is not owner)
+        hearers = [owner.follow(A), first.follow(A)]
+        await asyncio.sleep(5)
+        await refused(cluster, 60.0)
+        await asyncio.sleep(5)
+        before = [len(hearer.states) for hearer in hearers]
+        late = second.follow(A)
+        await asyncio.sleep(15)
+        assert [hearer.stream.status for hearer in (*hearers, late)] == ["throttled"] * 3
+        assert [len(hearer.states) for hearer in hearers] == before
+        await asyncio.sleep(60)
+        for hearer in (*hearers, late):
+            assert hearer.stream.status == "connected"
+            hearer.check(cluster.now())
+
+
 async def test_a_relay_ends_within_a_wait(tmp_path: Path) -> None:
     async with small_cluster(tmp_path, "ab") as cluster:
         for relay in cluster.relays:
