@@ -121,6 +121,10 @@ class Carrier:
         carried = self._carried
         return all(key in carried and carried[key].stream.status not in UNFED for key in keys)
 
+    def has_live(self, keys: Iterable[StreamKey]) -> bool:
+        """Say whether a feed delivers any of these streams."""
+        return any(self.is_live([key]) for key in keys)
+
     def is_dead(self, keys: Collection[StreamKey]) -> bool:
         """Say whether there are such streams, and all of them wait for a feed that delivers."""
         carried = self._carried
@@ -129,13 +133,17 @@ class Carrier:
         )
 
     def tell_again(self, keys: Iterable[StreamKey], *, with_candle: bool) -> None:
-        """Tell the state of streams once more, and their newest candle for who has none yet."""
+        """Tell the state of streams once more, and their newest candle for who has none yet.
+
+        Not the candle of a stream that no feed delivers: who has it would take it for the first one after the loss.
+        """
         for key in keys:
             carried = self._carried.get(key)
             if carried is None:
                 continue
             series = carried.stream.series
-            if with_candle and series.last is not None and series.last.time not in series.void:
+            is_fed = carried.stream.status not in UNFED
+            if with_candle and is_fed and series.last is not None and series.last.time not in series.void:
                 self._on_item(key, PriceUpdate(key, series.last, series.last_is_closed))
             carried.note_state()
             carried.planned_at = None

@@ -1,5 +1,6 @@
 """Who owns the shards of one provider, as one relay sees it, and whose word it takes about their streams."""
 
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ from relay.cluster.duty import Duty, duty
 from relay.cluster.lease import LeaseView
 from relay.cluster.peers import Peers
 from relay.cluster.shards import Shard
-from relay.cluster.share_upstream import ShareUpstream
+from relay.cluster.share_upstream import OPENING_S, ShareUpstream
 from relay.cluster.shared_shard import SharedShard, SharedShards
 from relay.cluster.wire.bus_messages import ClaimTold
 from relay.core.clock import Clock
@@ -47,6 +48,8 @@ class ShardOwnership:
         self._shards = shards
         self._upstream = upstream
         self._is_alone = False
+        # When the provider wanted no connection last.
+        self._waited_at = -math.inf
 
     # -- leases ----------------------------------------------------------------------------------------
 
@@ -104,20 +107,24 @@ class ShardOwnership:
     def _is_live(self, shared: SharedShard, now: float) -> bool:
         """Say whether the relay that had a shard before may let go of it, and this one is to be believed about it.
 
-        Not for an owner that only waits, as its provider wants no connection, while another relay has one that is open.
+        While the provider wants no connection, and just after that, the relay that has an open one keeps the shard,
+        though streams may lack another one: the owner could not take its place.
         """
         if not self._upstream.is_live(shared, now):
             return False
-        if self._provider.feeds_wait() is None or self._upstream.is_fed(shared):
+        if self._upstream.is_fed(shared) or now - self._waited_at >= OPENING_S:
             return True
-        others = self._peers.claims(shared.shard, now)
-        return shared.lease.is_held(now) and not any(beat.claims[shared.shard].is_live for beat in others)
+        if not shared.lease.is_held(now):
+            return self._upstream.is_partly_fed(shared)
+        return not any(beat.claims[shared.shard].is_live for beat in self._peers.claims(shared.shard, now))
 
     # -- duties ----------------------------------------------------------------------------------------
 
     def look(self, now: float, *, is_alone: bool) -> bool:
         """See what falls to this relay now; say whether that is other than before."""
         self._is_alone = is_alone
+        if self._provider.feeds_wait() is not None:
+            self._waited_at = now
         is_changed = False
         for shared in self._shards:
             others = self._peers.claims(shared.shard, now)
@@ -140,7 +147,8 @@ class ShardOwnership:
         """Decide whose word counts about the state of a shard's streams; None if it is who it was."""
         others = self._peers.claims(shared.shard, now)
         live = [beat.id for beat in others if beat.claims[shared.shard].is_live]
-        if shared.duty is not Duty.NONE and (self._is_live(shared, now) or not live):
+        is_live = self._is_live(shared, now)
+        if shared.duty is not Duty.NONE and (is_live or not live):
             source: str | None = HERE
         elif live:
             # Whoever it was before stays it, unless the one with the newest lease is live.
@@ -153,7 +161,7 @@ class ShardOwnership:
                 shared.unowned_since = now
         else:
             shared.unowned_since = None
-        if len(others) + (shared.duty is Duty.ALL) <= 1:
+        if len(live) + (shared.duty is Duty.ALL and is_live) <= 1:
             shared.contested_since = None
         elif shared.contested_since is None:
             shared.contested_since = now

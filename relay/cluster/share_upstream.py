@@ -45,6 +45,10 @@ class ShareUpstream:
         """Say whether this relay has prices of all that it carries of a shard."""
         return self.carrier is not None and self.carrier.is_live(self.wanted_of(shared))
 
+    def is_partly_fed(self, shared: SharedShard) -> bool:
+        """Say whether this relay has prices of some of what it carries of a shard."""
+        return self.carrier is not None and self.carrier.has_live(self.wanted_of(shared))
+
     def is_dead(self, shared: SharedShard) -> bool:
         """Say whether streams of a shard are carried, and none of them reaches the provider."""
         return self.carrier is not None and self.carrier.is_dead(self.wanted_of(shared))

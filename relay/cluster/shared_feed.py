@@ -8,7 +8,7 @@ from typing import Protocol
 from relay.cluster.wire.bus_messages import Item, PlanTold, StateTold
 from relay.core.errors import ProviderUnavailable
 from relay.core.model import PriceUpdate, StreamKey
-from relay.upstream.watchlist import Watchlist
+from relay.upstream.watchlist import PAUSES, Watchlist
 
 MOST_WAITING = 200_000
 AGAIN_S = 1.0
@@ -90,9 +90,10 @@ class SharedFeed:
     def _report(self, key: StreamKey, item: Item) -> None:
         watchlist = self._watchlist
         if isinstance(item, StateTold):
-            if self._states.get(key) != item:
+            before = self._states.get(key)
+            if before != item:
                 self._states[key] = item
-                self._report_state(key, *item)
+                self._report_state(key, *item, was_paused=before is not None and before.status in PAUSES)
         elif isinstance(item, PlanTold):
             watchlist.expect(key, item.in_s, item.every_s)
         elif not isinstance(item, PriceUpdate):
@@ -100,13 +101,16 @@ class SharedFeed:
                 key, item.before, after=item.after, one_interval=item.one_interval, settle_s=item.settle_s
             )
 
-    def _report_state(self, key: StreamKey, status: str, message: str) -> None:
+    def _report_state(self, key: StreamKey, status: str, message: str, *, was_paused: bool) -> None:
         watchlist = self._watchlist
         match status:
             case "connected":
                 watchlist.accept([key])
                 watchlist.remark(key, "" if message == "live" else message)
-            case "reconnecting":
+            case "connecting" if _NEXT not in message:
+                # Whoever begins to carry it has nothing to say yet.
+                pass
+            case "connecting" | "reconnecting":
                 cause = message.partition(_NEXT)[0] or "the provider is not connected"
                 watchlist.lose(key, ProviderUnavailable(cause), AGAIN_S)
             case "market_closed" | "throttled":
@@ -114,9 +118,10 @@ class SharedFeed:
             case "error":
                 reason = message.partition(f" refused {key}: ")[2] or message
                 watchlist.reject(key, reason.partition(_NEXT)[0])
+            case _ if was_paused:
+                watchlist.accept([key])
             case _:
-                # Whoever begins to carry it has nothing to say yet. Of backfilling and stale it is found out here what
-                # they mean here.
+                # Of backfilling and stale it is found out here what they mean here.
                 pass
 
 

@@ -242,9 +242,11 @@ class FeedSlot:
         """
         now = asyncio.get_running_loop().time
         place_at: float | None = None
+        # Not all at the same moment.
+        later_s = self._hurry_s()
         while not any(end.done() for end in ends):
             if (wait := self._provider.feeds_wait()) is not None:
-                wait_s = wait.left_s
+                wait_s = wait.left_s + later_s
                 if not self._feeds:
                     self._loss = Loss(wait.why, self._clock.monotonic() + wait_s, is_barred=True)
                     self._tell_loss(self._supervised.values())

@@ -22,6 +22,8 @@ MOST_FOLLOWED = 200
 """Our own choice: so many streams with ten messages a second each take about a tenth of a processor."""
 REFUSED_AGAIN_S = 300.0
 """What the provider refused is followed again after so long."""
+LATER_S = (1.0, 2.0)
+"""After a wait it connects so late: feeds of candles come first."""
 SILENT_S = (30.0, 300.0)
 """A stream that says nothing for so long is subscribed anew; it doubles."""
 
@@ -47,6 +49,7 @@ class NativeFeed:
         self._attempts = attempts
         self._counters = counters
         self._clock = clock
+        self._rng = rng
         self._backoff = RetryBackoff(rng)
         self._wanted: dict[StreamKey, None] = {}
         self._heard: dict[StreamKey, NativeNews] = {}
@@ -156,12 +159,16 @@ class NativeFeed:
 
     async def _follow_all(self) -> ProviderError | None:
         """Follow the streams until the connection ends; return why it failed."""
-        while (wait := self._provider.feed_waits.left()) is not None:
-            self._pausing = asyncio.current_task()
-            await asyncio.sleep(wait.left_s)
+        later_s = self._rng.uniform(*LATER_S)
+        while True:
+            if (wait := self._provider.feed_waits.left()) is not None:
+                self._pausing = asyncio.current_task()
+                await asyncio.sleep(wait.left_s + later_s)
+            elif not self._attempts.has_spare(self._clock.monotonic()):
+                await asyncio.sleep(1.0)
+            else:
+                break
         self._pausing = None
-        while not self._attempts.has_spare(self._clock.monotonic()):  # noqa: ASYNC110  places come back by time
-            await asyncio.sleep(1.0)
         self._attempts.reserve(self._clock.monotonic())
         self._watchlist = watchlist = Watchlist(
             self._wanted,

@@ -54,6 +54,8 @@ class Venue:
         self.opened = 0
         self.tried: list[float] = []
         """When feeds were opened, or refused, by the loop's time."""
+        self.connects_s = 0.05
+        """How long it takes until it accepts a feed, or refuses it."""
         self.refuses_until = 0.0
         """Until then it takes no new feed, and says for how long, by the loop's time."""
         self.calls: list[tuple[int | None, int]] = []
@@ -78,7 +80,15 @@ class Venue:
 class VenuePlugin:
     """The venue as a provider: ten updates a second of each stream, the last one closes it. One for each relay."""
 
-    def __init__(self, venue: Venue, now: Any, *, has_key: bool, compare_after_s: tuple[float, ...] = ()) -> None:
+    def __init__(
+        self,
+        venue: Venue,
+        now: Any,
+        *,
+        has_key: bool,
+        compare_after_s: tuple[float, ...] = (),
+        streams_per_feed: int = 1000,
+    ) -> None:
         self.memory: Memory | None = None
         self.reaches_nothing = False
         self.parts: list[int] = []
@@ -91,7 +101,8 @@ class VenuePlugin:
         key: Any = {"settings": declared, **({"needs_key": "key"} if has_key else {})}
         self._info = ProviderInfo(
             "venue", API_VERSION, "Venue", ("crypto",), ("1s",), close_grace_s=1.0, has_every_candle=True,
-            history_has_open=True, compare_after_s=compare_after_s, **key,
+            history_has_open=True, compare_after_s=compare_after_s,
+            streams_per_feed=streams_per_feed, **key,
         )  # fmt: skip
 
     def _reach(self) -> None:
@@ -105,7 +116,7 @@ class VenuePlugin:
     @hookimpl
     async def relay_stream(self, watchlist: Watchlist) -> AsyncGenerator[PriceUpdate, None]:
         venue, feed = self._venue, object()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(venue.connects_s)
         self._reach()
         now = asyncio.get_running_loop().time()
         venue.tried.append(now)
@@ -256,6 +267,7 @@ class SmallCluster:
         shards: int = 1,
         check_every_s: float = 300.0,
         compare_after_s: tuple[float, ...] = (),
+        streams_per_feed: int = 1000,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.broker = FakeBroker()
@@ -267,6 +279,7 @@ class SmallCluster:
         self._shards = shards
         self._check_every_s = check_every_s
         self._compare_after_s = compare_after_s
+        self._streams_per_feed = streams_per_feed
         self._stack = stack
         self._folder = folder
         self._began = loop.time()
@@ -279,7 +292,13 @@ class SmallCluster:
     async def add(self, name: str, **settings: Any) -> SmallRelay:
         """Start one more relay; of the provider it may have other settings than the others."""
         kind = MemoryVenuePlugin if self._is_budgeted else VenuePlugin
-        plugin = kind(self.venue, self.now, has_key=self._is_budgeted, compare_after_s=self._compare_after_s)
+        plugin = kind(
+            self.venue,
+            self.now,
+            has_key=self._is_budgeted,
+            compare_after_s=self._compare_after_s,
+            streams_per_feed=self._streams_per_feed,
+        )
         host = PluginHost()
         host.load([plugin], installed=False)
         (loaded,) = host.loaded.values()

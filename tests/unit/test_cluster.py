@@ -449,6 +449,77 @@ async def test_a_feed_that_is_open_is_not_closed_for_an_owner_that_has_to_wait(t
             assert "reconnecting" not in one.states
 
 
+async def test_an_open_feed_goes_on_where_another_one_has_to_wait(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "b", streams_per_feed=1) as cluster:
+        before = cluster.relays[0]
+        hearer = before.follow(A)
+        await asyncio.sleep(2)
+        shard = before.cluster.shares["venue"].shards.first.shard
+        cluster.venue.refuse(60.0)
+        cluster.venue.connects_s = 3.0
+        before.provider.feed_waits.note(RateLimited("HTTP 429", 60.0, by_provider=True))
+        until, tried = cluster.venue.refuses_until, len(cluster.venue.tried)
+        owner = await cluster.add(next(name for name in "acdefgh" if favourite(shard, ["b", name]) == name))
+        # It needs a second connection.
+        waiting = owner.follow(B)
+        await asyncio.sleep(30)
+        assert (owner.duty, before.duty) == ("all", "all")
+        assert cluster.venue.subscribed == [A]
+        assert waiting.states[-1] == "throttled"
+        (told,) = owner.cluster.document()["shards"]
+        assert (told["owners"], told["contested"]) == (2, False)
+        # The owner connects after the wait, and only once it has does the other one let go.
+        await asyncio.sleep(until + 1 - asyncio.get_running_loop().time())
+        assert cluster.venue.subscribed == [A]
+        await asyncio.sleep(8)
+        assert min(cluster.venue.tried[tried:]) >= until
+        assert (owner.duty, before.duty) == ("all", "none")
+        assert cluster.venue.subscribed == [A, B]
+        hearer.check(cluster.now())
+        assert hearer.states == ["connected"]
+        assert waiting.states[-1] == "connected"
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_no_stream_stays_throttled_after_a_wait(tmp_path: Path, is_known: bool) -> None:
+    async with small_cluster(tmp_path, "ab") as cluster:
+        owner = cluster.owner()
+        hearers = [relay.follow(A) for relay in cluster.relays] if is_known else []
+        await asyncio.sleep(2)
+        cluster.venue.refuse(60.0)
+        cluster.venue.drop()
+        hearers = hearers or [relay.follow(A) for relay in cluster.relays]
+        await asyncio.sleep(10)
+        assert [hearer.stream.status for hearer in hearers] == ["throttled", "throttled"]
+        # The provider is away when the wait is over.
+        for relay in cluster.relays:
+            relay.plugin.reaches_nothing = True
+        await asyncio.sleep(60)
+        assert owner.duty == "all"
+        for hearer in hearers:
+            assert hearer.stream.status == "reconnecting"
+            assert hearer.stream.message.startswith("no route to the venue; the next attempt is at ")
+
+
+async def test_a_stream_without_a_feed_stays_throttled_when_another_relay_wants_it(tmp_path: Path) -> None:
+    async with small_cluster(tmp_path, "abc") as cluster:
+        owner = cluster.owner()
+        first, second = (relay for relay in cluster.relays if relay is not owner)
+        hearers = [owner.follow(A), first.follow(A)]
+        await asyncio.sleep(5)
+        await refused(cluster, 60.0)
+        await asyncio.sleep(5)
+        before = [len(hearer.states) for hearer in hearers]
+        late = second.follow(A)
+        await asyncio.sleep(15)
+        assert [hearer.stream.status for hearer in (*hearers, late)] == ["throttled"] * 3
+        assert [len(hearer.states) for hearer in hearers] == before
+        await asyncio.sleep(60)
+        for hearer in (*hearers, late):
+            assert hearer.stream.status == "connected"
+            hearer.check(cluster.now())
+
+
 async def test_a_relay_ends_within_a_wait(tmp_path: Path) -> None:
     async with small_cluster(tmp_path, "ab") as cluster:
         for relay in cluster.relays:

@@ -228,6 +228,10 @@ async def test_a_new_key_that_is_refused_leaves_the_old_feed_alone_until_there_i
         assert state(supervised) == "connected"
 
 
+def has_at_least(plugin: Scripted, count: int) -> bool:
+    return len(plugin.feeds) >= count
+
+
 def has_feeds(plugin: Scripted, count: int) -> bool:
     return len(plugin.feeds) == count
 
@@ -502,6 +506,37 @@ async def test_a_wait_that_grows_is_kept_to_until_its_end(tmp_path: Path) -> Non
         another_was_told(rig, 20.0)
         assert not await opened_within(plugin, 19.0, 0)
         assert await opened_within(plugin, 1.5, 0)
+
+
+async def test_feeds_are_not_opened_all_at_once_after_a_wait(tmp_path: Path) -> None:
+    plugin = Scripted(streams_per_feed=1)
+    async with rig_of(plugin, tmp_path) as rig:
+        another_was_told(rig, 60.0)
+        supervisor = rig.supervisor()
+        now, opened = asyncio.get_running_loop().time, list[float]()
+        begun = now()
+        streams = [rig.hub.stream("scripted", StreamKey(f"S{number}", "1m"), "", supervisor) for number in range(20)]
+        for stream in streams:
+            supervisor.wanted(stream)
+        for number in range(1, 21):
+            await eventually(partial(has_at_least, plugin, number))
+            opened.append(now() - begun)
+        assert 60.0 <= opened[0] < 60.0 + HURRY_S / 4
+        assert 60.0 + HURRY_S / 2 < opened[-1] < 60.5 + HURRY_S
+        assert len({round(at, 1) for at in opened}) > 5
+
+
+async def test_a_feed_that_is_refused_after_a_wait_holds_up_the_others(tmp_path: Path) -> None:
+    plugin = Scripted(streams_per_feed=1)
+    async with rig_of(plugin, tmp_path) as rig:
+        another_was_told(rig, 60.0)
+        supervisor = rig.supervisor()
+        for number in range(20):
+            supervisor.wanted(rig.hub.stream("scripted", StreamKey(f"S{number}", "1m"), "", supervisor))
+        await eventually(partial(has_at_least, plugin, 1))
+        plugin.feeds[0].end(RateLimited("HTTP 429", 60.0, by_provider=True))
+        await asyncio.sleep(50.0)
+        assert len(plugin.feeds) < 5
 
 
 async def test_a_wait_that_is_heard_in_the_pause_after_a_loss_is_kept_to(tmp_path: Path) -> None:
