@@ -40,7 +40,7 @@ async def test_a_wait_that_is_heard_while_it_waits_for_a_place_is_kept_to(tmp_pa
     plugin = WithBooks()
     async with rig_of(plugin, tmp_path) as rig:
         for _ in range(CONNECTS):
-            rig.attempts.take(rig.hands.now)
+            rig.attempts.reserve(rig.hands.now)
         feed = NativeFeed(rig.provider, rig.attempts, rig.counters, rig.hands.clock, random.Random(1))
         assert feed.follow(BOOK)
         await asyncio.sleep(5)
