@@ -345,10 +345,8 @@ async def test_a_relay_does_not_connect_while_the_exchange_wants_another_one_to_
             await relay.start()
         cluster = RelayCluster(relays, session)
         await cluster.settle()
-        owner = await cluster.owner("binance")
-        (other,) = (relay for relay in relays if relay is not owner)
-        states = await stack.enter_async_context(hearing_states(other.url, STREAM))
-        await eventually(lambda: ("price", "") in states)
+        heard = {relay: await stack.enter_async_context(hearing_states(relay.url, STREAM)) for relay in relays}
+        await eventually(lambda: all(("price", "") in states for states in heard.values()))
         # Who does not know a relay believes nothing of it, and there are two connections where a lease was lost.
         await cluster.settle()
         await eventually(lambda: sandbox.binance.connections == 1)
@@ -358,16 +356,21 @@ async def test_a_relay_does_not_connect_while_the_exchange_wants_another_one_to_
         faults.refuse(429, seconds=BAN_S, retry_after=str(BAN_S))
         faults.drop()
 
-        async def is_throttled(states: list[tuple[str, str]], why: str) -> None:
-            await eventually(lambda: any(what == "throttled" and said.startswith(why) for what, said in states))
+        async def is_throttled(why: str, *heard: list[tuple[str, str]]) -> None:
+            await eventually(
+                lambda: ("throttled", why) in [(what, said[: len(why)]) for one in heard for what, said in one]
+            )
 
-        await is_throttled(states, "the connection was refused with HTTP 429; the next")
+        for states in heard.values():
+            await is_throttled("the connection was refused with HTTP 429; the next", states)
+        owner, tried = await cluster.owner("binance"), len(log)
+        (other,) = (relay for relay in relays if relay is not owner)
         # What the owner was told goes with it; the other relay was told, too.
         await owner.kill()
-        await is_throttled(states, asked := "Binance asked another relay to wait; the next attempt is ")
+        await is_throttled(asked := "Binance asked another relay to wait; the next attempt is ", *heard.values())
         # Settings that are read again and are the same change nothing.
         other.signal(signal.SIGHUP)
         await eventually(lambda: "the configuration was read again" in other.log.read_text(encoding="utf-8"))
-        await is_throttled(await stack.enter_async_context(hearing_states(other.url, OTHER_STREAM)), asked)
-        assert [one.status for one in log[before:]] == [429]
+        await is_throttled(asked, await stack.enter_async_context(hearing_states(other.url, OTHER_STREAM)))
+        assert [one.status for one in log[before:]] == [429] * (tried - before)
         assert (await cluster.status(other))["cluster"]["bus"]["invalid"] == 0

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
+from relay.cluster.shards import favourite, parse_shard
 from tests.support.conditions import LONGEST_WAIT_S, eventually
 from tests.support.free_ports import free_port
 from tests.support.nats_server import HoldingLine, NatsServer
@@ -150,13 +151,22 @@ class RelayCluster:
         return next(relay for relay in self.relays if relay.name == names[0])
 
     async def is_settled(self, provider: str = "binance") -> bool:
-        """Say whether all that run see each other, and each shard of a provider has one owner."""
+        """Say whether all that run see each other, and each shard of a provider is with whom it stays.
+
+        That is so if all relays are able to carry it.
+        """
         running = self.running
+        nodes: dict[str, str] = {}
         for relay in running:
             state = (await self.status(relay)).get("cluster")
             if state is None or state["state"] != "joined" or len(state["relays"]) != len(running):
                 return False
-        return all(len(names) == 1 for names in (await self.owners(provider)).values())
+            nodes = {one["id"]: one["node"] for one in state["relays"]}
+        return all(
+            names == [nodes[favourite(shard, nodes) or ""]]
+            for name, names in (await self.owners(provider)).items()
+            if (shard := parse_shard(name)) is not None
+        )
 
     async def settle(self, provider: str = "binance") -> None:
         """Wait until all is in order. Raises `TimeoutError`."""
