@@ -8,7 +8,7 @@ import pytest
 
 from providers import BUILTIN
 from relay import API_VERSION, Candle, Instrument, PriceUpdate, ProviderInfo, StreamKey, hookimpl
-from relay.client import BadArgument, ClientError, Refused, RelayClient, Unreachable
+from relay.client import BadArgument, ClientError, History, Refused, RelayClient, Unreachable
 from relay.commands.assistant_calls import answer
 from relay.commands.assistant_tools import AssistantTools, explained
 from tests.conftest import StartRelay
@@ -147,16 +147,35 @@ async def test_one_symbol_that_fails_keeps_the_others(tools: AssistantTools) -> 
     assert "unknown symbol 'NOPE'" in found.text
 
 
-async def test_one_symbol_that_is_not_answered_in_time_keeps_the_others(relay_with: StartRelay) -> None:
+async def test_one_symbol_whose_provider_is_silent_keeps_the_others(relay_with: StartRelay) -> None:
     relay = await relay_with(builtin=(*BUILTIN, Hanging()))
     async with RelayClient(relay.url, timeout_s=2.0) as client:
         found = await AssistantTools(client).latest(["hanging:A", "BTCUSDT"])
+    assert [(row["symbol"], row.get("error")) for row in found.values["latest"]] == [
+        ("A", "the provider has given nothing newer within 3 s"),
+        ("BTCUSDT", None),
+    ]
+
+
+class HalfDeaf(RelayClient):
+    """Has no answer in time about one symbol."""
+
+    async def history(self, symbol: str, *given: Any, **options: Any) -> History:
+        """Return candles, of all but that symbol."""
+        if symbol == "EUR/USD":
+            raise Unreachable("no answer in time")
+        return await super().history(symbol, *given, **options)
+
+
+async def test_one_symbol_that_is_not_answered_in_time_keeps_the_others(relay: Running) -> None:
+    async with HalfDeaf(relay.url) as client:
+        found = await AssistantTools(client).latest(["EUR/USD", "BTCUSDT"])
         assert [(row["symbol"], row.get("error")) for row in found.values["latest"]] == [
-            ("hanging:A", "the relay had no answer in time"),
+            ("EUR/USD", "the relay had no answer in time"),
             ("BTCUSDT", None),
         ]
         with pytest.raises(Unreachable):
-            await AssistantTools(client).latest(["hanging:A"])
+            await AssistantTools(client).latest(["EUR/USD"])
 
 
 async def test_streams_that_are_not_live_come_first_in_the_state(
