@@ -7,7 +7,15 @@ import orjson
 import pytest
 
 from relay.cluster.shards import Shard, favourite
-from relay.cluster.wire.bus_messages import ClaimTold, Heartbeat, heartbeat_body, news_body, read_heartbeat, wait_body
+from relay.cluster.wire.bus_messages import (
+    ClaimTold,
+    Heartbeat,
+    heartbeat_body,
+    news_body,
+    read_heartbeat,
+    read_wait,
+    wait_body,
+)
 from relay.cluster.wire.history_messages import HistoryCall, history_body, read_candles
 from relay.core.errors import BadAnswer, RateLimited
 from relay.core.model import Candle, PriceUpdate, StreamKey
@@ -723,3 +731,8 @@ async def test_a_relay_that_is_alone_says_why(tmp_path: Path, caplog: pytest.Log
         relay.bus.is_cut = False
     assert message == "NATS cannot be used, cut: this relay serves its own clients alone"
     assert "NATS cannot be used, cut: this relay serves alone" in caplog.text
+
+
+def test_a_wait_is_never_told_too_short() -> None:
+    shard = Shard("venue", 1, 0, "5f0c12ab")
+    assert read_wait(wait_body("a", shard, 10.04)) == ("a", shard, 10.1)

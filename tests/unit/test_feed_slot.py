@@ -563,7 +563,7 @@ async def test_other_settings_end_a_wait(tmp_path: Path) -> None:
         await eventually(lambda: state(one) == "throttled")
         rig.provider.reconfigure({})
         slot.renew()
-        await eventually(partial(has_feeds, plugin, 1))
+        assert await opened_within(plugin, HURRY_S + 0.5, 0)
         assert state(one) == "connecting"
 
 
